@@ -1,0 +1,3 @@
+module github.com/isle-engine/isle
+
+go 1.26
