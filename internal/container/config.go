@@ -58,6 +58,8 @@ type Config struct {
 	// UnmaskPaths: "ALL", or paths that are taken off the masked and read-only lists.
 	UnmaskPaths []string `json:"unmaskPaths,omitempty"`
 	MaskPaths   []string `json:"maskPaths,omitempty"` // further masked paths
+	// WritableCgroups mounts /sys/fs/cgroup read-write without --privileged.
+	WritableCgroups *bool `json:"writableCgroups,omitempty"`
 
 	// Files.
 	ReadOnly    bool     `json:"readOnly,omitempty"`
@@ -68,6 +70,7 @@ type Config struct {
 	// Devices and limits.
 	Devices           []Device          `json:"devices,omitempty"`
 	DeviceCgroupRules []string          `json:"deviceCgroupRules,omitempty"`
+	DeviceRequests    []DeviceRequest   `json:"deviceRequests,omitempty"` // --gpus and CDI names
 	Ulimits           []Ulimit          `json:"ulimits,omitempty"`
 	Sysctls           map[string]string `json:"sysctls,omitempty"`
 	OOMScoreAdj       *int              `json:"oomScoreAdj,omitempty"`
@@ -87,12 +90,24 @@ type Config struct {
 	IP6Address   string   `json:"ip6Address,omitempty"`
 	NetworkAlias []string `json:"networkAlias,omitempty"`
 	Links        []string `json:"links,omitempty"`
+	LinkLocalIPs []string `json:"linkLocalIPs,omitempty"`
+	// DriverOpts and GwPriority belong to Network; MoreNetworks are the second and
+	// later --network.
+	DriverOpts   map[string]string `json:"driverOpts,omitempty"`
+	GwPriority   int               `json:"gwPriority,omitempty"`
+	MoreNetworks []Endpoint        `json:"moreNetworks,omitempty"`
 
 	// Life.
-	AutoRemove bool              `json:"autoRemove,omitempty"`
-	Restart    RestartPolicy     `json:"restart"`
-	LogDriver  string            `json:"logDriver,omitempty"` // "" = json-file
-	LogOpts    map[string]string `json:"logOpts,omitempty"`
+	AutoRemove  bool              `json:"autoRemove,omitempty"`
+	Restart     RestartPolicy     `json:"restart"`
+	LogDriver   string            `json:"logDriver,omitempty"` // "" = json-file
+	LogOpts     map[string]string `json:"logOpts,omitempty"`
+	StorageOpts map[string]string `json:"storageOpts,omitempty"`
+	Runtime     string            `json:"runtime,omitempty"`   // "" = isle's own
+	VolumeDrv   string            `json:"volumeDrv,omitempty"` // --volume-driver, for volumes that name none
+	// Attach are the streams of -a, in lower case; the front door acts on them.
+	Attach  []string `json:"attach,omitempty"`
+	CidFile string   `json:"cidFile,omitempty"`
 	// Health is the health check asked for; nil: the image's.
 	Health *Healthcheck `json:"health,omitempty"`
 }
@@ -107,9 +122,12 @@ type Mount struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	// CreateSource makes a missing bind source as a directory, as -v does and
 	// --mount does not.
-	CreateSource bool              `json:"createSource,omitempty"`
-	Propagation  string            `json:"propagation,omitempty"` // rprivate (default), private, rshared, shared, rslave, slave
-	NonRecursive bool              `json:"nonRecursive,omitempty"`
+	CreateSource bool   `json:"createSource,omitempty"`
+	Propagation  string `json:"propagation,omitempty"` // rprivate (default), private, rshared, shared, rslave, slave
+	NonRecursive bool   `json:"nonRecursive,omitempty"`
+	// Recursive is what read-only means for mounts below a bind source: "" (read-only
+	// where the kernel can, 5.12), "writable" (they stay as they are) or "readonly" (or fail).
+	Recursive    string            `json:"recursive,omitempty"`
 	NoCopy       bool              `json:"noCopy,omitempty"`  // do not fill an empty volume from the image
 	Chown        bool              `json:"chown,omitempty"`   // :U
 	Relabel      string            `json:"relabel,omitempty"` // "z" or "Z"
@@ -120,6 +138,31 @@ type Mount struct {
 	VolumeDriver string            `json:"volumeDriver,omitempty"`
 	VolumeOpts   map[string]string `json:"volumeOpts,omitempty"`
 	VolumeLabels map[string]string `json:"volumeLabels,omitempty"`
+	// Typed is the argument of -v or --tmpfs that this mount came from, "" for
+	// --mount; only inspect looks at it.
+	Typed string `json:"typed,omitempty"`
+}
+
+// Endpoint is one further network of a container and its settings there.
+type Endpoint struct {
+	Network      string            `json:"network"`
+	Aliases      []string          `json:"aliases,omitempty"`
+	Links        []string          `json:"links,omitempty"`
+	IPAddress    string            `json:"ipAddress,omitempty"`
+	IP6Address   string            `json:"ip6Address,omitempty"`
+	LinkLocalIPs []string          `json:"linkLocalIPs,omitempty"`
+	MacAddress   string            `json:"macAddress,omitempty"`
+	DriverOpts   map[string]string `json:"driverOpts,omitempty"`
+	GwPriority   int               `json:"gwPriority,omitempty"`
+}
+
+// DeviceRequest asks for devices by capability or by CDI name; Docker's shape.
+type DeviceRequest struct {
+	Driver       string            `json:"driver,omitempty"`
+	Count        int               `json:"count,omitempty"` // -1: all
+	DeviceIDs    []string          `json:"deviceIDs,omitempty"`
+	Capabilities [][]string        `json:"capabilities,omitempty"`
+	Options      map[string]string `json:"options,omitempty"`
 }
 
 // Device is a host device made available inside.
