@@ -102,11 +102,11 @@ func (n Name) String() string {
 func (n Name) Repository() string { return n.Domain + "/" + n.Path }
 
 // Familiar returns the name as Docker shows it, without what ParseName adds.
-func (n Name) Familiar() string { return n.FamiliarRepository() + n.suffix() }
+func (n Name) Familiar() string { return n.FamiliarName() + n.suffix() }
 
-// FamiliarRepository returns the repository as Docker shows it: "alpine",
+// FamiliarName returns the repository as Docker shows it: "alpine",
 // "user/app", "localhost:5000/app".
-func (n Name) FamiliarRepository() string {
+func (n Name) FamiliarName() string {
 	if n.Domain != hubDomain {
 		return n.Repository()
 	}

@@ -16,23 +16,42 @@ type User struct {
 	Running bool
 }
 
-// Keep tells what is in use outside of the store, and how layers are deleted.
+// Keep tells what is in use outside of the store, and how unpacked layers go.
 // The functions are called while the store's lock is held and must not call the
-// store. A nil function knows of nothing, and deletes nothing.
+// store. A nil function knows of nothing, and does nothing.
 type Keep struct {
 	// Users returns the containers made of the image id.
 	Users func(id string) []User
 	// Layer reports whether a container needs the unpacked layer.
 	Layer func(diffID string) bool
-	// RemoveLayer deletes an unpacked layer that neither image, container nor
-	// a running pull needs. It is not called for others.
-	RemoveLayer func(diffID string) error
+	// DropLayer puts an unpacked layer out of use that neither image, container
+	// nor a running pull needs. It should be quick, a rename: what takes time is
+	// for later, without the lock.
+	DropLayer func(diffID string) error
 }
 
 // Removed is one line of what a removal did: one of the two is set.
 type Removed struct {
 	Untagged string `json:"Untagged,omitempty"` // a name, as Docker shows it
 	Deleted  string `json:"Deleted,omitempty"`  // an image's id or a layer's diff id
+}
+
+// Removal is what a removal did.
+type Removal struct {
+	Done   []Removed // in order, as Docker reports it, layers included
+	Layers []string  // diff ids of the layers that nothing needs any more
+	Bytes  int64     // of deleted blobs
+}
+
+// Lines returns Docker's "Untagged: …" and "Deleted: …".
+func (r *Removal) Lines() []string {
+	lines := make([]string, len(r.Done))
+	for i, d := range r.Done {
+		if lines[i] = "Untagged: " + d.Untagged; d.Deleted != "" {
+			lines[i] = "Deleted: " + d.Deleted
+		}
+	}
+	return lines
 }
 
 // Remove removes a name, or an image with its names, as `docker rmi` does:
@@ -45,21 +64,21 @@ type Removed struct {
 //
 // What was done is returned also beside an error. The error is Conflict, in
 // Docker's words, when something is in use.
-func (s *Store) Remove(ref string, force bool, keep Keep) (did []Removed, Err error) {
+func (s *Store) Remove(ref string, force bool, keep Keep) (did Removal, Err error) {
 	lock, err := s.lock()
 	if err != nil {
-		return nil, err
+		return did, err
 	}
 	defer func() { Err = errors.Join(Err, lock.Close()) }()
 
 	short, err := s.Resolve(ref)
 	if err != nil {
-		return nil, err
+		return did, err
 	}
 	id := short.ID
 	all, err := s.names()
 	if err != nil {
-		return nil, err
+		return did, err
 	}
 	names := all[id]
 	users := keep.users(id)
@@ -73,18 +92,18 @@ func (s *Store) Remove(ref string, force bool, keep Keep) (did []Removed, Err er
 			return err
 		}
 		names = slices.DeleteFunc(names, func(o Name) bool { return o == n })
-		did = append(did, Removed{Untagged: n.Familiar()})
+		did.Done = append(did.Done, Removed{Untagged: n.Familiar()})
 		return nil
 	}
 
 	if short.Ref != "" {
 		if !force && singleName(names) && len(users) > 0 {
-			return nil, errs.New(errs.Conflict, "conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
+			return did, errs.New(errs.Conflict, "conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
 				ref, truncated(users[0].ID), truncated(id))
 		}
 		n, err := ParseName(short.Ref)
 		if err != nil {
-			return nil, err
+			return did, err
 		}
 		if err := untag(n); err != nil {
 			return did, err
@@ -108,15 +127,15 @@ func (s *Store) Remove(ref string, force bool, keep Keep) (did []Removed, Err er
 		}
 		for _, u := range users {
 			if u.Running {
-				return nil, why("cannot be forced", "image is being used by running container %s", truncated(u.ID))
+				return did, why("cannot be forced", "image is being used by running container %s", truncated(u.ID))
 			}
 		}
 		switch {
 		case force:
 		case !singleName(names):
-			return nil, why("must be forced", "image is referenced in multiple repositories")
+			return did, why("must be forced", "image is referenced in multiple repositories")
 		case len(users) > 0:
-			return nil, why("must be forced", "image is being used by stopped container %s", truncated(users[0].ID))
+			return did, why("must be forced", "image is being used by stopped container %s", truncated(users[0].ID))
 		}
 		for _, n := range slices.Clone(names) {
 			if err := untag(n); err != nil {
@@ -124,8 +143,8 @@ func (s *Store) Remove(ref string, force bool, keep Keep) (did []Removed, Err er
 			}
 		}
 	}
-	more, err := s.deleteImage(id, keep)
-	return append(did, more...), err
+	err = s.deleteImage(id, keep, &did)
+	return did, err
 }
 
 func (k Keep) users(id string) []User {
@@ -157,58 +176,52 @@ func truncated(id string) string {
 
 // deleteImage deletes the record of an image without names, and whatever
 // nobody else needs. The caller holds the lock.
-func (s *Store) deleteImage(id string, keep Keep) ([]Removed, error) {
+func (s *Store) deleteImage(id string, keep Keep, did *Removal) error {
 	img, err := s.byID(id)
 	if err != nil && !errors.Is(err, errs.Corrupt) {
-		return nil, err
+		return err
 	}
 	if err := os.Remove(s.idFile(id)); err != nil {
-		return nil, err
+		return err
 	}
-	did := []Removed{{Deleted: id}}
+	did.Done = append(did.Done, Removed{Deleted: id})
 	if img == nil {
 		img = new(Image)
 	}
-	more, err := s.sweep(img.DiffIDs(), true, keep)
-	return append(did, more.Removed...), err
-}
-
-// Collected is what Collect found to delete.
-type Collected struct {
-	Removed []Removed // layers
-	Bytes   int64     // of blobs
+	return s.sweep(img.DiffIDs(), true, keep, did)
 }
 
 // Collect deletes content that no image, container or running pull needs:
 // blobs, unfinished downloads, and those of the unpacked layers present. It
 // is what finishes the removals and pulls that were killed.
-func (s *Store) Collect(present []string, keep Keep) (c Collected, Err error) {
+func (s *Store) Collect(present []string, keep Keep) (did Removal, Err error) {
 	lock, err := s.lock()
 	if err != nil {
-		return c, err
+		return did, err
 	}
 	defer func() { Err = errors.Join(Err, lock.Close()) }()
-	return s.sweep(present, false, keep)
+	err = s.sweep(present, false, keep, &did)
+	return did, err
 }
 
 // sweep is Collect under the lock.
-func (s *Store) sweep(layers []string, keepParts bool, keep Keep) (c Collected, err error) {
+func (s *Store) sweep(layers []string, keepParts bool, keep Keep, did *Removal) error {
 	if err := s.sweepTmp(keepParts); err != nil {
-		return c, err
+		return err
 	}
 	need, err := s.leased()
 	if err != nil {
-		return c, err
+		return err
 	}
 	ids, err := s.ids()
 	if err != nil {
-		return c, err
+		return err
 	}
 	for _, id := range ids {
 		img, err := s.byID(id)
 		if err != nil {
 			// What a damaged record needs is not known: nothing can be deleted.
-			return c, err
+			return err
 		}
 		need[id], need[img.Manifest] = true, true
 		for _, l := range img.Layers {
@@ -217,7 +230,7 @@ func (s *Store) sweep(layers []string, keepParts bool, keep Keep) (c Collected, 
 	}
 	blobs, err := readDir(s.dir + "/blobs/sha256")
 	if err != nil {
-		return c, err
+		return err
 	}
 	for _, b := range blobs {
 		if need[digestPrefix+b] {
@@ -232,12 +245,9 @@ func (s *Store) sweep(layers []string, keepParts bool, keep Keep) (c Collected, 
 			continue
 		}
 		if err != nil {
-			return c, err
+			return err
 		}
-		c.Bytes += fi.Size()
-	}
-	if keep.RemoveLayer == nil {
-		return c, nil
+		did.Bytes += fi.Size()
 	}
 	// The uppermost first, as Docker lists them.
 	for _, d := range slices.Backward(layers) {
@@ -245,29 +255,32 @@ func (s *Store) sweep(layers []string, keepParts bool, keep Keep) (c Collected, 
 			continue
 		}
 		need[d] = true // a layer may be in an image twice
-		if err := keep.RemoveLayer(d); err != nil {
-			return c, err
+		if keep.DropLayer != nil {
+			if err := keep.DropLayer(d); err != nil {
+				return err
+			}
 		}
-		c.Removed = append(c.Removed, Removed{Deleted: d})
+		did.Layers = append(did.Layers, d)
+		did.Done = append(did.Done, Removed{Deleted: d})
 	}
-	return c, nil
+	return nil
 }
 
-// PruneImages removes the images without a name, or with all those that no
+// Prune removes the images without a name, or with all those that no
 // container uses, as `docker image prune` does.
-func (s *Store) PruneImages(all bool, keep Keep) (did []Removed, Err error) {
+func (s *Store) Prune(all bool, keep Keep) (did Removal, Err error) {
 	lock, err := s.lock()
 	if err != nil {
-		return nil, err
+		return did, err
 	}
 	defer func() { Err = errors.Join(Err, lock.Close()) }()
 	ids, err := s.ids()
 	if err != nil {
-		return nil, err
+		return did, err
 	}
 	names, err := s.names()
 	if err != nil {
-		return nil, err
+		return did, err
 	}
 	defer func() { Err = errors.Join(Err, s.writeIndex()) }()
 	for _, id := range ids {
@@ -279,11 +292,9 @@ func (s *Store) PruneImages(all bool, keep Keep) (did []Removed, Err error) {
 			if err := s.dropName(n); err != nil {
 				return did, err
 			}
-			did = append(did, Removed{Untagged: n.Familiar()})
+			did.Done = append(did.Done, Removed{Untagged: n.Familiar()})
 		}
-		more, err := s.deleteImage(id, keep)
-		did = append(did, more...)
-		if err != nil {
+		if err := s.deleteImage(id, keep, &did); err != nil {
 			return did, err
 		}
 	}

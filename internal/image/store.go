@@ -94,7 +94,7 @@ func noSuch(ref string) error {
 	if n, why := parseName(ref); why == "" {
 		ref = n.Familiar()
 	}
-	return errs.New(errs.NotFound, "no such image: %s", ref)
+	return errs.New(errs.NotFound, "No such image: %s", ref)
 }
 
 // storedName is the name that refs holds for n: a digest says it all, and
@@ -195,7 +195,7 @@ func (s *Store) Inspect(ref string) (*Image, error) {
 }
 
 // List returns all images, the newest first.
-func (s *Store) List() ([]*Image, error) {
+func (s *Store) List() ([]Image, error) {
 	ids, err := s.ids()
 	if err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func (s *Store) List() ([]*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]*Image, 0, len(ids))
+	list := make([]Image, 0, len(ids))
 	for _, id := range ids {
 		img, err := s.byID(id)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -214,9 +214,9 @@ func (s *Store) List() ([]*Image, error) {
 			return nil, err
 		}
 		img.setNames(names[id])
-		list = append(list, img)
+		list = append(list, *img)
 	}
-	slices.SortFunc(list, func(a, b *Image) int {
+	slices.SortFunc(list, func(a, b Image) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID))
 	})
 	return list, nil

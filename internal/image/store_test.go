@@ -75,7 +75,7 @@ func put(t testing.TB, s *Store, m made, names ...string) *Image {
 
 func TestPutAndResolve(t *testing.T) {
 	s := Open(t.TempDir() + "/images")
-	if _, err := s.Resolve("alpine"); !errors.Is(err, errs.NotFound) || err.Error() != "no such image: alpine:latest" {
+	if _, err := s.Resolve("alpine"); !errors.Is(err, errs.NotFound) || err.Error() != "No such image: alpine:latest" {
 		t.Fatalf("in an empty store: %v", err)
 	}
 	if l, err := s.List(); err != nil || len(l) != 0 {
