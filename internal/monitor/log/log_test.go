@@ -495,7 +495,7 @@ func FuzzJSON(f *testing.F) {
 }
 
 func BenchmarkWrite(b *testing.B) {
-	line := []byte(strings.Repeat("a log line of an ordinary program, 100 bytes long, with \"quotes\" and a /path/to/something?x=1&y ", 1)[:99] + "\n")
+	line := []byte(strings.Repeat("a log line of an ordinary program, 100 bytes long, with \"quotes\" and a /path/to/something?x=1&y ....", 1)[:99] + "\n")
 	chunk := bytes.Repeat(line, 64<<10/len(line))
 	for _, driver := range []string{JSONFile, Local} {
 		b.Run(driver, func(b *testing.B) {
