@@ -1,0 +1,45 @@
+package program
+
+import (
+	"errors"
+	"syscall"
+)
+
+// CallError is a call of a program that failed.
+type CallError struct {
+	Index int    // which call of the program
+	Step  Step   // what it was for; the zero Step says nothing
+	Name  string // the call's name
+	Call  string // the whole call as strace prints it
+	Errno syscall.Errno
+	// Exec marks the call that should have become the container's command.
+	Exec bool
+}
+
+// Error is "step: call: cause" for a call that is one of several of its step,
+// and the whole call where no step was named.
+func (e *CallError) Error() string {
+	if e.Step.Verb == "" {
+		return e.Call + ": " + e.Errno.Error()
+	}
+	return e.Step.String() + ": " + e.Name + ": " + e.Errno.Error()
+}
+
+// Unwrap gives the errno, from which errs derives a kind.
+func (e *CallError) Unwrap() error { return e.Errno }
+
+func (p *Program) callError(i int, errno syscall.Errno) *CallError {
+	o := &p.ops[i]
+	return &CallError{
+		Index: i, Step: p.steps[o.step], Name: p.name(i), Call: p.Text(i), Errno: errno,
+		Exec: isExec(o.nr),
+	}
+}
+
+func (p *Program) forkError(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return p.callError(p.fork, errno)
+	}
+	return err
+}
