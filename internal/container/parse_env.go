@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -145,3 +146,15 @@ func ParseSysctl(s string) (key, value string, err error) {
 
 // limited reads one byte more than is allowed, so that an excess shows.
 func limited(f *os.File) io.Reader { return io.LimitReader(f, maxKVFile+1) }
+
+// ParseTimeOffset reads CLOCK=SECONDS of --time-offset; the clock is monotonic or boottime.
+func ParseTimeOffset(s string) (clock string, seconds int64, err error) {
+	clock, val, _ := strings.Cut(s, "=")
+	if clock != "monotonic" && clock != "boottime" {
+		return "", 0, errs.New(errs.Invalid, "invalid time offset %q: want monotonic=SECONDS or boottime=SECONDS", s)
+	}
+	if seconds, err = strconv.ParseInt(val, 10, 64); err != nil {
+		return "", 0, errs.New(errs.Invalid, "invalid time offset %q: want monotonic=SECONDS or boottime=SECONDS", s)
+	}
+	return clock, seconds, nil
+}
