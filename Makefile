@@ -1,0 +1,127 @@
+# isle's build. `make help` lists the targets.
+
+GO       ?= go
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 30s
+BENCH    ?= quick
+
+# Tools at pinned versions, built once into .cache.
+GOLANGCI := v2.15.0
+
+export CGO_ENABLED = 0
+# The build is the same wherever the tree lies and whatever the caller sets.
+export GOFLAGS     = -trimpath -buildvcs=false
+export GOWORK      = off
+LDFLAGS  := -s -w -buildid=
+GOARCH   := $(shell $(GO) env GOARCH)
+SOURCES   = $(shell find cmd internal go.mod go.sum -type f ! -name '*_test.go' ! -path 'internal/builtin/data/base-*')
+BUILTIN   = internal/builtin/data/base-$(GOARCH).tar
+BIN      ?= bin
+
+.DEFAULT_GOAL := build
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: build
+build: $(BIN)/isle $(BIN)/isled ## build bin/isle and bin/isled: static, reproducible
+
+# A file as the linker leaves it starts more slowly than its copy: the linker
+# writes through a mapping, page by page, and the page cache keeps it like that.
+$(BIN)/isle: $(SOURCES) | need-go
+	@mkdir -p $(BIN)
+	$(GO) build -ldflags '$(LDFLAGS)' -o $@.linked ./cmd/isle
+	@cp $@.linked $@.tmp && rm $@.linked && mv $@.tmp $@
+
+$(BIN)/isled: $(SOURCES) $(BUILTIN) | need-go
+	@mkdir -p $(BIN)
+	$(GO) build -ldflags '$(LDFLAGS)' -o $@.linked ./cmd/isled
+	@cp $@.linked $@.tmp && rm $@.linked && mv $@.tmp $@
+
+# The built-in image, embedded in isled.
+internal/builtin/data/base-%.tar: internal/builtin/build.sh internal/builtin/pack/main.go $(shell find internal/builtin/userland -type f) | need-go
+	internal/builtin/build.sh $* .cache
+
+.PHONY: need-go
+need-go:
+	@command -v $(GO) >/dev/null || { echo 'isle needs Go 1.26 or newer: https://go.dev/dl/ (Debian: apt-get install golang-go, from backports)' >&2; exit 1; }
+
+.PHONY: setup
+setup: ## install the Debian packages that demo and test need (as root; else print the line)
+	@hack/setup
+
+.PHONY: demo
+demo: setup build ## build, then run real containers and show what the kernel sees
+	@hack/demo $(BIN)
+
+.PHONY: test
+test: setup build vet lint unit e2e cross ## all tests: layout, lint, unit and kernel tests as root and as an ordinary user, end to end
+
+.PHONY: check
+check: vet lint tidy ## what needs no kernel: vet, lint, go.mod
+	$(GO) test ./internal/layout
+
+.PHONY: vet
+vet: | need-go ## go vet
+	$(GO) vet ./...
+	cd internal/builtin/userland && $(GO) vet ./sh ./ps ./env ./id ./head
+
+.PHONY: lint
+lint: .cache/bin/golangci-lint-$(GOLANGCI) ## golangci-lint at its pinned version
+	.cache/bin/golangci-lint-$(GOLANGCI) run ./...
+
+.cache/bin/golangci-lint-$(GOLANGCI): | need-go
+	@mkdir -p .cache/bin
+	@echo 'building golangci-lint $(GOLANGCI), once (about two minutes)'
+	GOBIN=$(CURDIR)/.cache/bin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	@mv .cache/bin/golangci-lint $@
+
+.PHONY: fmt
+fmt: .cache/bin/golangci-lint-$(GOLANGCI) ## format the source
+	.cache/bin/golangci-lint-$(GOLANGCI) fmt ./...
+
+.PHONY: tidy
+tidy: | need-go ## go.mod and go.sum are as go mod tidy leaves them
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: unit
+unit: build ## unit and kernel tests, as this user
+	hack/lane $(GO) test -count=1 -timeout 15m ./internal/... ./cmd/... ./bench/...
+
+.PHONY: e2e
+e2e: build ## the lesson and the bad-input table with the real binaries and a real registry
+	hack/lane $(GO) test -count=1 -timeout 20m -v ./test/...
+
+.PHONY: cross
+cross: | need-go ## build for arm64 too
+	GOARCH=arm64 $(GO) vet ./internal/linux/... ./cmd/isle
+	GOARCH=arm64 $(GO) build -ldflags '$(LDFLAGS)' -o .cache/arm64/ ./cmd/isle ./cmd/isled
+
+.PHONY: reproducible
+reproducible: build ## build twice from different directories and compare
+	hack/reproducible $(BIN)
+
+.PHONY: fuzz
+fuzz: | need-go ## every fuzz target for FUZZTIME each
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \
+		for n in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$f); do \
+			echo "== $$n in $$(dirname $$f)"; \
+			$(GO) test -run '^$$' -fuzz "^$$n\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f) || exit 1; \
+		done; \
+	done
+
+.PHONY: bench
+bench: build ## speed and size, side by side with the peers installed here (BENCH=quick or full, ONLY=start,pull...)
+	$(GO) run ./bench -size $(BENCH) $(if $(ONLY),-only $(ONLY)) -bin $(BIN)
+
+.PHONY: install
+install: build ## install into $(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BIN)/isle $(BIN)/isled $(DESTDIR)$(PREFIX)/bin/
+
+.PHONY: clean
+clean: ## remove what was built, but not the pinned tools
+	rm -rf $(BIN) dist .cache/builtin-* .cache/arm64 internal/builtin/data/base-*.tar
