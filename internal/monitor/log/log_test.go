@@ -43,7 +43,7 @@ func readAll(t testing.TB, dir, driver string, o ReadOptions) (lines []string) {
 // TestFormat pins the bytes: other programs read these files.
 func TestFormat(t *testing.T) {
 	dir := t.TempDir()
-	w := Open(dir, "c", mustOptions(t, "", nil))
+	w := NewWriter(dir, "c", mustOptions(t, "", nil))
 	out, errOut := w.Stream("stdout"), w.Stream("stderr")
 	out.Write([]byte("hello\nta\tb \"q\" \\ <a&b> \x00\x1b[0m\r\nünï€ \xff\xe2\x80\xa8.\n\nrest"), at)
 	errOut.Write([]byte("oops\n"), at.Add(time.Nanosecond))
@@ -81,7 +81,7 @@ func TestAttributes(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	w := Open(dir, "c", o)
+	w := NewWriter(dir, "c", o)
 	w.Stream("stdout").Write([]byte("x\n"), at)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -167,7 +167,7 @@ func TestPiecesJoinToTheInput(t *testing.T) {
 			in.WriteString("the end")
 			want := in.String()
 			dir := t.TempDir()
-			w := Open(dir, "c", mustOptions(t, driver, nil))
+			w := NewWriter(dir, "c", mustOptions(t, driver, nil))
 			s := w.Stream("stdout")
 			for b := in.Bytes(); len(b) > 0; {
 				n := min(len(b), 1+rnd.IntN(20000))
@@ -218,7 +218,7 @@ func TestRotationBoundsAndTail(t *testing.T) {
 			const n = 1000
 			// A new writer now and then, as after a restart of the container.
 			for i := 0; i < n; {
-				w := Open(dir, "c", o)
+				w := NewWriter(dir, "c", o)
 				s := w.Stream("stdout")
 				for end := i + 137; i < end && i < n; i++ {
 					s.Write(fmt.Appendf(nil, "line %d\n", i), at.Add(time.Duration(i)*time.Second))
@@ -274,7 +274,7 @@ func TestRotationBoundsAndTail(t *testing.T) {
 // TestLongLineBeyondMaxSize: an entry larger than a file still is kept, alone.
 func TestLongLineBeyondMaxSize(t *testing.T) {
 	dir := t.TempDir()
-	w := Open(dir, "c", mustOptions(t, "", map[string]string{"max-size": "1k"}))
+	w := NewWriter(dir, "c", mustOptions(t, "", map[string]string{"max-size": "1k"}))
 	s := w.Stream("stdout")
 	s.Write([]byte("a\n"+strings.Repeat("x", 5000)+"\nb\n"), at)
 	if err := w.Close(); err != nil {
@@ -290,7 +290,7 @@ func TestCutOffEntry(t *testing.T) {
 	for _, driver := range []string{JSONFile, Local} {
 		dir := t.TempDir()
 		o := mustOptions(t, driver, nil)
-		w := Open(dir, "c", o)
+		w := NewWriter(dir, "c", o)
 		s := w.Stream("stdout")
 		s.Write([]byte("one\ntwo\n"), at)
 		if err := w.Close(); err != nil {
@@ -304,7 +304,7 @@ func TestCutOffEntry(t *testing.T) {
 		if got := strings.Join(readAll(t, dir, driver, ReadOptions{Tail: 5}), ""); got != "one\n" {
 			t.Errorf("%s: before the next writer: %q", driver, got)
 		}
-		w = Open(dir, "c", o)
+		w = NewWriter(dir, "c", o)
 		w.Stream("stdout").Write([]byte("three\n"), at)
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
@@ -368,7 +368,7 @@ func TestFollowAcrossRotation(t *testing.T) {
 			writerErr := make(chan error, 1)
 			go func() {
 				writerErr <- func() error {
-					w := Open(dir, "c", mustOptions(t, c.driver, c.opts))
+					w := NewWriter(dir, "c", mustOptions(t, c.driver, c.opts))
 					s := w.Stream("stdout")
 					for i := range n {
 						for int64(i)-read.Load() > 40 {
@@ -409,7 +409,7 @@ func TestFollowAcrossRotation(t *testing.T) {
 
 func TestFollowEnds(t *testing.T) {
 	dir := t.TempDir()
-	w := Open(dir, "c", mustOptions(t, "", nil))
+	w := NewWriter(dir, "c", mustOptions(t, "", nil))
 	s := w.Stream("stdout")
 	s.Write([]byte("one\n"), time.Now())
 	if err := w.Flush(); err != nil {
@@ -438,7 +438,7 @@ func TestFollowEnds(t *testing.T) {
 // TestFullDisk: what cannot be written is lost, said once, and the file stays readable.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	w := Open(dir, "c", mustOptions(t, "", nil))
+	w := NewWriter(dir, "c", mustOptions(t, "", nil))
 	s := w.Stream("stdout")
 	s.Write([]byte("one\n"), at)
 	if err := w.Flush(); err != nil {
@@ -499,7 +499,7 @@ func BenchmarkWrite(b *testing.B) {
 	chunk := bytes.Repeat(line, 64<<10/len(line))
 	for _, driver := range []string{JSONFile, Local} {
 		b.Run(driver, func(b *testing.B) {
-			w := Open(b.TempDir(), "c", mustOptions(b, driver, map[string]string{"compress": "false"}))
+			w := NewWriter(b.TempDir(), "c", mustOptions(b, driver, map[string]string{"compress": "false"}))
 			s := w.Stream("stdout")
 			b.SetBytes(int64(len(chunk)))
 			for b.Loop() {

@@ -42,12 +42,7 @@ func Read(ctx context.Context, dir, id, driver string, o ReadOptions, emit func(
 		first = r.findTail(files)
 	}
 	if !o.Follow {
-		for i := first; i < len(files) && !r.done; i++ {
-			if err := r.readOne(ctx, files[i]); err != nil {
-				return err
-			}
-		}
-		return nil
+		return r.readBounded(ctx, files[first:])
 	}
 	w := newWatch(path)
 	defer w.close()
@@ -92,6 +87,51 @@ func Read(ctx context.Context, dir, id, driver string, o ReadOptions, emit func(
 		}
 	}
 }
+
+// readBounded reads files up to where they ended when they were opened.
+func (r *reader) readBounded(ctx context.Context, files []*source) error {
+	for _, s := range files {
+		if r.done {
+			break
+		}
+		if !s.gz {
+			off, err := s.f.Seek(0, io.SeekCurrent)
+			if err != nil {
+				return err
+			}
+			s.r = io.NewSectionReader(s.f, off, s.size-off)
+		}
+		if err := r.readOne(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Past is a log as it was at one moment.
+type Past struct {
+	files []*source
+	local bool
+}
+
+// Open returns the log as it is now. What is written or rotated later does not
+// change what Each gives. The caller closes it.
+func Open(dir, id, driver string) (*Past, error) {
+	if driver == None {
+		return &Past{}, nil
+	}
+	files, err := snapshot(Path(dir, id, driver))
+	return &Past{files: files, local: driver == Local}, err
+}
+
+// Each gives all entries to emit, oldest first, until emit fails. Once.
+func (p *Past) Each(emit func(*Entry) error) error {
+	r := &reader{o: ReadOptions{Tail: -1}, emit: emit, sc: scanner{local: p.local}}
+	return r.readBounded(context.Background(), p.files)
+}
+
+// Close closes the files.
+func (p *Past) Close() { closeAll(p.files) }
 
 // source is one file of a log.
 type source struct {

@@ -22,9 +22,9 @@ type Writer struct {
 	stamp []byte // now as json-file prints it
 }
 
-// Open returns a writer into the container's directory dir. The first Flush
+// NewWriter returns a writer into the container's directory dir. The first Flush
 // that has something to write opens the file.
-func Open(dir, id string, o Options) *Writer {
+func NewWriter(dir, id string, o Options) *Writer {
 	w := &Writer{o: o}
 	if o.Driver != None {
 		w.file = &rotated{path: Path(dir, id, o.Driver), o: o}
@@ -97,6 +97,10 @@ func (s *Stream) Close(now time.Time) {
 	}
 	s.rest = nil
 }
+
+// Unfinished returns the beginning of a line that has not ended yet, and is
+// therefore not in the file.
+func (s *Stream) Unfinished() []byte { return s.rest }
 
 func (w *Writer) setTime(now time.Time) {
 	if now.Equal(w.now) && w.stamp != nil {
