@@ -20,7 +20,7 @@ import (
 // Variables between a test and the copy of itself that it starts.
 const (
 	varInside = "_ISLE_TESTENV"      // "user:TEST" and "ns:TEST", blank after each: what this copy is
-	varStage  = "_ISLE_TESTENV_WAIT" // set while the id maps are being written
+	varStage  = "_ISLE_TESTENV_WAIT" // "maps" or "cgroups": what the copy waits for, on descriptor 3
 	varUser   = "ISLE_TEST_USER"     // the ordinary user of tests that root starts
 	varDir    = "ISLE_TEST_DIR"      // where Dir makes its directories
 )
@@ -88,8 +88,15 @@ func Ordinary(t testing.TB) User {
 // The copy's working directory holds a copy of testdata.
 func AsUser(t *testing.T) bool {
 	t.Helper()
+	return asUser(t, func(cmd *exec.Cmd, _ User) { rerun(t, cmd) })
+}
+
+// asUser prepares the copy that runs as the ordinary user, and has again run it.
+func asUser(t *testing.T, again func(*exec.Cmd, User)) bool {
+	t.Helper()
 	Need(t, OrdinaryUser)
 	if os.Getuid() != 0 || inside("user", t) {
+		awaitGate(t, "cgroups")
 		return true
 	}
 	u := Ordinary(t)
@@ -121,7 +128,7 @@ func AsUser(t *testing.T) bool {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: []uint32{uint32(u.GID)}},
 	}
-	rerun(t, cmd)
+	again(cmd, u)
 	return false
 }
 
@@ -148,9 +155,7 @@ func UnshareRange(t *testing.T, flags uintptr) bool {
 func unshare(t *testing.T, flags uintptr, subids bool) bool {
 	t.Helper()
 	if inside("ns", t) {
-		if os.Getenv(varStage) != "" {
-			awaitMaps(t)
-		}
+		awaitMaps(t)
 		enter(t, flags)
 		return true
 	}
@@ -178,19 +183,11 @@ func unshare(t *testing.T, flags uintptr, subids bool) bool {
 // write its maps.
 func mapRange(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	cmd.ExtraFiles = []*os.File{r}
-	cmd.Env = append(cmd.Env, varStage+"=1")
 	u, err := ordinaryUser()
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, cmd, func() {
-		r.Close()
+	gated(t, cmd, "maps", func() {
 		for _, m := range []struct {
 			tool, file string
 			id         int
@@ -202,6 +199,23 @@ func mapRange(t *testing.T, cmd *exec.Cmd) {
 				t.Errorf("%s: %v: %s", m.tool, err, out)
 			}
 		}
+	})
+}
+
+// gated runs cmd, a copy that waits in awaitGate for what, and lets it go on when
+// ready has returned.
+func gated(t *testing.T, cmd *exec.Cmd, what string, ready func()) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cmd.ExtraFiles = []*os.File{r}
+	cmd.Env = append(cmd.Env, varStage+"="+what)
+	start(t, cmd, func() {
+		r.Close()
+		ready()
 		w.Close()
 	})
 }
@@ -227,11 +241,13 @@ func subRange(t *testing.T, file string, u User) (first, count int) {
 	return 0, 0
 }
 
-// awaitMaps waits until the parent has had the id maps written and executes the
-// test again: capabilities were lost in the first execve, when no id of the
-// process was mapped to 0 (capabilities(7)).
-func awaitMaps(t *testing.T) {
+// awaitGate waits, in a copy started by gated, until it may go on. It reports
+// whether there was anything to wait for.
+func awaitGate(t *testing.T, what string) bool {
 	t.Helper()
+	if os.Getenv(varStage) != what {
+		return false
+	}
 	gate := os.NewFile(3, "gate")
 	if _, err := io.Copy(io.Discard, gate); err != nil {
 		t.Fatal(err)
@@ -240,7 +256,17 @@ func awaitMaps(t *testing.T) {
 	if err := os.Unsetenv(varStage); err != nil {
 		t.Fatal(err)
 	}
-	t.Fatal(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
+	return true
+}
+
+// awaitMaps waits until the parent has had the id maps written and executes the
+// test again: capabilities were lost in the first execve, when no id of the
+// process was mapped to 0 (capabilities(7)).
+func awaitMaps(t *testing.T) {
+	t.Helper()
+	if awaitGate(t, "maps") {
+		t.Fatal(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
+	}
 }
 
 // enter finishes the new namespaces from inside.

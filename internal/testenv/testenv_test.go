@@ -144,3 +144,43 @@ func TestLeaksAreSeen(t *testing.T) {
 		t.Errorf("after the kill: %q", found)
 	}
 }
+
+func TestUserInDelegatedCgroups(t *testing.T) {
+	Need(t, Root)
+	if !AsUserInCgroups(t) {
+		return
+	}
+	for _, c := range []string{"", "memory", "pids"} {
+		dir, err := cgroupDir(c)
+		if err != nil {
+			continue
+		}
+		if !strings.Contains(dir, "isle-test-") {
+			t.Errorf("%q: runs in %s", c, dir)
+		}
+		if err := mayDivide(dir); err != nil {
+			t.Errorf("%q: %v", c, err)
+		}
+	}
+}
+
+func TestLeftCgroupIsSeen(t *testing.T) {
+	Need(t, Root)
+	if os.Getenv("TESTENV_SELF") == "" {
+		out, ok := again(t, t.Name())
+		if ok || !strings.Contains(out, "left behind: cgroup ") {
+			t.Fatalf("passed %v: %s", ok, out)
+		}
+		return
+	}
+	if !InCgroups(t) {
+		return
+	}
+	dir, err := cgroupDir("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "stays"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
