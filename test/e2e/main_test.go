@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/isle-engine/isle/internal/testenv"
+	"github.com/isle-engine/isle/test/images"
+)
+
+// varRegistry carries the address of the registry to copies of a test that run
+// as somebody else.
+const varRegistry = "ISLE_E2E_REGISTRY"
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+// run serves the images from one registry to all tests, and their copies.
+func run(m *testing.M) int {
+	if _, served := os.LookupEnv(varRegistry); served {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "isle-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	addr, stop, err := serve(dir)
+	defer stop()
+	if err != nil {
+		// The tests that need it say which package is missing, and are counted.
+		fmt.Fprintln(os.Stderr, "e2e: no registry:", err)
+	}
+	if err := os.Setenv(varRegistry, addr); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func serve(dir string) (addr string, stop func(), err error) {
+	r, err := images.StartRegistry(dir, false)
+	if err != nil {
+		return "", func() {}, err
+	}
+	for _, make := range []func(string) (*images.Image, error){images.Alpine, images.Busybox, images.Nginx, images.Stress} {
+		m, err := make(dir)
+		if err == nil {
+			_, err = r.Push(m)
+		}
+		if err != nil {
+			return r.Addr, r.Stop, err
+		}
+	}
+	return r.Addr, r.Stop, nil
+}
+
+// needImages are the needs of tests that pull.
+func needImages(t *testing.T) {
+	t.Helper()
+	testenv.Need(t, testenv.Registry, testenv.Busybox, testenv.Nginx, testenv.StressNG, testenv.PS)
+}
+
+// asRoot and asUser run the test's rest as that user, in cgroups of its own.
+func asRoot(t *testing.T) bool {
+	t.Helper()
+	testenv.Need(t, testenv.Root)
+	return testenv.InCgroups(t)
+}
+
+func asUser(t *testing.T) bool {
+	t.Helper()
+	testenv.Need(t, testenv.UserNS, testenv.NewUIDMap)
+	return testenv.AsUserInCgroups(t)
+}
+
+// TestReadmeIsTheLesson keeps README.md and the session that is tested the same.
+func TestReadmeIsTheLesson(t *testing.T) {
+	root, err := testenv.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(root + "/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range parse(t, "lesson.session") {
+		if !strings.Contains(string(readme), "\n    "+s.cmd) {
+			t.Errorf("README.md does not show: %s", s.cmd)
+		}
+	}
+}
+
+func TestLessonAsRoot(t *testing.T) {
+	needImages(t)
+	if asRoot(t) {
+		newHost(t).session("lesson.session")
+	}
+}
+
+func TestLessonAsUser(t *testing.T) {
+	needImages(t)
+	if asUser(t) {
+		newHost(t).session("lesson.session")
+	}
+}

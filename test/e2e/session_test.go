@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/isle-engine/isle/internal/testenv"
+)
+
+// host is one user's isle with directories of its own.
+type host struct {
+	t   *testing.T
+	dir string
+	env []string
+}
+
+// newHost makes the directories and the environment that isle runs in, with the
+// test registry as mirror of docker.io. At the end of the test nothing may be
+// left of it.
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{t: t, dir: testenv.Dir(t)}
+	testenv.NoLeaks(t, h.dir)
+	for _, d := range []string{"home", "config/isle"} {
+		if err := os.MkdirAll(filepath.Join(h.dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n"
+	if addr := os.Getenv(varRegistry); addr != "" {
+		conf += "[[registry.mirror]]\nlocation = \"" + addr + "\"\ninsecure = true\n"
+	}
+	h.write("config/isle/registries.conf", conf)
+	h.env = []string{
+		"PATH=" + testenv.Bin(t) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=" + filepath.Join(h.dir, "home"), "XDG_CONFIG_HOME=" + filepath.Join(h.dir, "config"),
+		"ISLE_ROOT=" + filepath.Join(h.dir, "d"), "ISLE_RUNROOT=" + filepath.Join(h.dir, "r"),
+		"LANG=C.UTF-8", "USER=" + os.Getenv("USER"),
+	}
+	t.Cleanup(h.removeAll)
+	return h
+}
+
+func (h *host) write(name, data string) {
+	h.t.Helper()
+	if err := os.WriteFile(filepath.Join(h.dir, name), []byte(data), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// removeAll removes every container, so that what then remains is a leak.
+func (h *host) removeAll() {
+	h.t.Helper()
+	r := h.run("ids=$(isle ps -aq); [ -z \"$ids\" ] || isle rm -f $ids")
+	if r.code != 0 {
+		h.t.Errorf("remove all containers: exit code %d: %s", r.code, r.stderr)
+	}
+}
+
+// result is how a command ended.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// command prepares a line for the shell, or the words of a command.
+func (h *host) command(ctx context.Context, words ...string) *exec.Cmd {
+	if len(words) == 1 {
+		words = []string{"/bin/bash", "-c", words[0]}
+	}
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	for _, kv := range h.env {
+		// Look up isle where the test's PATH leads.
+		if p, ok := strings.CutPrefix(kv, "PATH="); ok && !filepath.IsAbs(words[0]) {
+			dir, _, _ := strings.Cut(p, ":")
+			cmd.Path, cmd.Err = filepath.Join(dir, words[0]), nil
+		}
+	}
+	cmd.Env, cmd.Dir = h.env, h.dir
+	// A container that kept our pipes would hang Wait: that is a bug to report.
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// run runs a line for the shell, or the words of a command, and waits.
+func (h *host) run(words ...string) result {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := h.command(ctx, words...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		h.t.Fatalf("%q: %v", words, err)
+	}
+	if ctx.Err() != nil {
+		h.t.Fatalf("%q: still running after two minutes\n%s%s", words, out.String(), errOut.String())
+	}
+	return result{out.String(), errOut.String(), cmd.ProcessState.ExitCode()}
+}
+
+// ok is run for a command that must succeed; it returns its trimmed output.
+func (h *host) ok(words ...string) string {
+	h.t.Helper()
+	r := h.run(words...)
+	if r.code != 0 {
+		h.t.Fatalf("%q: exit code %d\n%s%s", words, r.code, r.stdout, r.stderr)
+	}
+	return strings.TrimSpace(r.stdout)
+}
+
+// step is one command of a session and what is expected of it.
+type step struct {
+	line   int
+	cmd    string
+	code   int
+	expect []expectation
+}
+
+type expectation struct {
+	stderr, not bool
+	re          *regexp.Regexp
+}
+
+var words = map[string]func(*testing.T) bool{
+	"root": func(*testing.T) bool { return os.Getuid() == 0 },
+	"user": func(*testing.T) bool { return os.Getuid() != 0 },
+	"v1":   func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV1Memory) },
+	"v2":   func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV2Delegated) },
+}
+
+// parse reads a session file, leaving out what does not apply here.
+func parse(t *testing.T, name string) []step {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var steps []step
+	applies := true
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		sign, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		rest = strings.TrimSpace(rest)
+		if sign == "@" {
+			applies = true
+			for w := range strings.FieldsSeq(rest) {
+				is, known := words[w]
+				if !known {
+					t.Fatalf("%s:%d: unknown word %q", name, n, w)
+				}
+				applies = applies && is(t)
+			}
+			continue
+		}
+		if !applies || sign == "" || strings.HasPrefix(sign, "#") {
+			continue
+		}
+		if sign == "$" {
+			steps = append(steps, step{line: n, cmd: rest})
+			continue
+		}
+		if len(steps) == 0 {
+			t.Fatalf("%s:%d: %q before the first command", name, n, sign)
+		}
+		s := &steps[len(steps)-1]
+		if sign == "=" {
+			if s.code, err = strconv.Atoi(rest); err != nil {
+				t.Fatalf("%s:%d: %v", name, n, err)
+			}
+			continue
+		}
+		kind, not := strings.CutPrefix(sign, "!")
+		if kind != "|" && kind != "2|" {
+			t.Fatalf("%s:%d: unknown sign %q", name, n, sign)
+		}
+		re, err := regexp.Compile("(?m)" + rest)
+		if err != nil {
+			t.Fatalf("%s:%d: %v", name, n, err)
+		}
+		s.expect = append(s.expect, expectation{stderr: kind == "2|", not: not, re: re})
+	}
+	if len(steps) == 0 {
+		t.Fatalf("%s: no command", name)
+	}
+	return steps
+}
+
+// session types a session file and compares what is seen.
+func (h *host) session(name string) {
+	h.t.Helper()
+	for _, s := range parse(h.t, name) {
+		began := time.Now()
+		r := h.run(s.cmd)
+		h.t.Logf("$ %s\n%s%s[%d, %v]", s.cmd, r.stdout, r.stderr, r.code, time.Since(began).Round(100*time.Microsecond))
+		var wrong []string
+		if r.code != s.code {
+			wrong = append(wrong, fmt.Sprintf("exit code %d, want %d", r.code, s.code))
+		}
+		for _, e := range s.expect {
+			text, from := r.stdout, "output"
+			if e.stderr {
+				text, from = r.stderr, "standard error"
+			}
+			if e.re.MatchString(text) == e.not {
+				wrong = append(wrong, fmt.Sprintf("%s: match of %q: want %v", from, e.re, !e.not))
+			}
+		}
+		if wrong != nil {
+			h.t.Errorf("%s:%d: $ %s\n%s\n%s%s", name, s.line, s.cmd, strings.Join(wrong, "\n"), r.stdout, r.stderr)
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// rounds of a storm; ISLE_STORM_ROUNDS changes it.
+func rounds(t *testing.T) int {
+	t.Helper()
+	s := os.Getenv("ISLE_STORM_ROUNDS")
+	if s == "" {
+		return 200
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestStormAsRoot(t *testing.T) {
+	needImages(t)
+	if asRoot(t) {
+		storm(t)
+	}
+}
+
+func TestStormAsUser(t *testing.T) {
+	needImages(t)
+	if asUser(t) {
+		storm(t)
+	}
+}
+
+// storm kills the client or the monitor at a random moment of a container's life,
+// round after round. After each the store opens, ps is right and rm works;
+// NoLeaks and the cgroups of the test say at the end whether anything stayed.
+func storm(t *testing.T) {
+	h := newHost(t)
+	h.ok("isle pull -q alpine:3.20")
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	killed := map[string]int{}
+	for i := range rounds(t) {
+		name := fmt.Sprintf("s%d", i)
+		args := []string{"isle", "run", "--name", name, "alpine:3.20", "sleep", "0.05"}
+		switch rnd.IntN(3) {
+		case 0:
+			args = append([]string{"isle", "run", "-d"}, args[2:]...)
+		case 1:
+			args = append([]string{"isle", "run", "--rm"}, args[2:]...)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		cmd := h.command(ctx, args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// Most of a start is over after 5 ms, all of the life after 80.
+		time.Sleep(time.Duration(rnd.ExpFloat64() * float64(8*time.Millisecond)))
+		if rnd.IntN(2) == 0 {
+			if cmd.Process.Kill() == nil {
+				killed["client"]++
+			}
+		} else if pid := h.monitor(); pid != 0 {
+			if syscall.Kill(pid, syscall.SIGKILL) == nil {
+				killed["monitor"]++
+			}
+		}
+		_ = cmd.Wait() // killed, or its container was: any exit code will do
+		cancel()
+		h.afterCrash(name)
+		if t.Failed() {
+			t.Fatalf("round %d: %q", i, args)
+		}
+	}
+	t.Logf("killed: %v", killed)
+	if killed["client"] == 0 || killed["monitor"] == 0 {
+		t.Errorf("the storm missed: %v", killed)
+	}
+	h.ok("isle run --rm alpine:3.20 true")
+	if left := h.ok("isle ps -aq"); left != "" {
+		t.Errorf("still listed: %s", left)
+	}
+	for _, d := range []string{"d/containers", "d/names", "d/tmp", "r/c"} {
+		list, err := os.ReadDir(filepath.Join(h.dir, d))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			t.Errorf("left behind: %s/%s", d, e.Name())
+		}
+	}
+}
+
+// afterCrash checks that the store opens, that ps tells the truth about the
+// container, and removes it.
+func (h *host) afterCrash(name string) {
+	h.t.Helper()
+	line := h.ok("isle", "ps", "-a", "--filter", "name=^"+name+"$", "--format", "{{.ID}} {{.State}}")
+	if line == "" {
+		return
+	}
+	id, state, _ := strings.Cut(line, " ")
+	if state == "running" {
+		pid, err := strconv.Atoi(h.ok("isle", "inspect", "-f", "{{.State.Pid}}", id))
+		// It may have ended by itself between the two commands.
+		if err == nil && pid != 0 && syscall.Kill(pid, 0) != nil {
+			if again := h.ok("isle", "ps", "-a", "--filter", "name=^"+name+"$", "--format", "{{.State}}"); again == "running" {
+				h.t.Errorf("%s is listed as running, and its process %d is not there", name, pid)
+			}
+		}
+	}
+	if r := h.run("isle", "rm", "-f", id); r.code != 0 && !strings.Contains(r.stderr, "not found") {
+		h.t.Errorf("rm -f %s: exit code %d: %s", id, r.code, r.stderr)
+	}
+}
+
+// monitor returns the pid of a monitor of this host, or 0.
+func (h *host) monitor() int {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		cmdline, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline")) // it may end meanwhile
+		environ, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "environ"))
+		if strings.HasPrefix(string(cmdline), "isle-monitor") && strings.Contains(string(environ), h.dir) {
+			return pid
+		}
+	}
+	return 0
+}
