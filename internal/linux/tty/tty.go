@@ -59,3 +59,14 @@ func MakeRaw(f *os.File) (restore func(), err error) {
 		})
 	}, nil
 }
+
+// Peer opens the other end of the pseudoterminal master, wherever its devpts is
+// mounted (TIOCGPTPEER, Linux 4.13). It does not become the caller's
+// controlling terminal.
+func Peer(master *os.File) (*os.File, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, master.Fd(), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		return nil, os.NewSyscallError("ioctl TIOCGPTPEER", errno)
+	}
+	return os.NewFile(fd, "pty"), nil
+}

@@ -1,0 +1,332 @@
+package monitor
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/config"
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/program"
+	"github.com/isle-engine/isle/internal/linux/userns"
+)
+
+// Conn is a connection to a monitor. Start, Attach, Wait, Stop, Kill, Pause and
+// Update are used one at a time; Resize, Signal and Close at any time.
+type Conn struct {
+	f     *os.File
+	rc    syscall.RawConn
+	child *program.Child // the monitor, where this process started it
+}
+
+// Attach connects a client's streams to a container. Each is nil if it is not
+// wanted. They are duplicated; the caller keeps its own.
+type Attach struct {
+	// Stdin is the reading end of a pipe that the caller writes to; closing the
+	// writing end is the end of the container's input where the container
+	// was started with Stdin attached and has no terminal.
+	Stdin          *os.File
+	Stdout, Stderr *os.File // the monitor writes to them itself
+	Logs           bool     // first what was logged before
+}
+
+// StartRequest tells a fresh monitor which container to start.
+type StartRequest struct {
+	ID     string
+	Attach *Attach // nil: detached
+	// Rows, Cols are the terminal's size at the start; 0: the container's own.
+	Rows, Cols uint16
+}
+
+// Started is the answer to a start.
+type Started struct {
+	Pid      int // of the container's init, as this process's pid namespace numbers it
+	Warnings []string
+}
+
+// Exit is how a container ended.
+type Exit struct {
+	Code      int            `json:"code"`
+	Signal    int            `json:"signal,omitempty"`
+	OOMKilled bool           `json:"oomKilled,omitempty"`
+	OOM       *container.OOM `json:"oom,omitempty"`
+	Error     string         `json:"error,omitempty"` // why a restart failed
+}
+
+// Role is argv[0] of a monitor.
+const Role = "isle-monitor"
+
+// Spawn starts a monitor that waits to be told its container, inside the
+// user's namespaces where ns is not nil. It is called as early as possible: the
+// monitor's Go runtime comes up while the caller prepares the container. Close
+// before Start makes it go away silently.
+func Spawn(env config.Env, ns *userns.Namespace) (*Conn, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start monitor: %w", os.NewSyscallError("socketpair", err))
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "monitor")
+	defer theirs.Close() //nolint:errcheck // the child has its own
+	cmd := program.Command{
+		Path:   "/proc/self/exe",
+		Args:   []string{Role},
+		Env:    append(env.Environ(os.Environ()), "GOMAXPROCS=1"),
+		Files:  []*os.File{nil, nil, nil, theirs},
+		Setsid: true,
+		Dir:    "/",
+	}
+	if exe, err := os.Readlink("/proc/self/exe"); err == nil && strings.HasPrefix(exe, "/") && !strings.HasSuffix(exe, " (deleted)") {
+		cmd.Path, cmd.Protect = exe, true
+	}
+	if ns != nil {
+		cmd.Join = ns.Join()
+	}
+	child, err := cmd.Start()
+	if err != nil {
+		_ = unix.Close(pair[0]) // nothing was sent
+		return nil, fmt.Errorf("start monitor: %w", err)
+	}
+	c, err := newConn(pair[0])
+	if err != nil {
+		return nil, err
+	}
+	c.child = child
+	return c, nil
+}
+
+// newConn makes a connection of a connected socket.
+func newConn(fd int) (*Conn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil { // so that contexts can end a wait
+		_ = unix.Close(fd) // nothing was sent
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "monitor")
+	rc, err := f.SyscallConn()
+	if err != nil {
+		_ = f.Close() // nothing was sent
+		return nil, err
+	}
+	return &Conn{f: f, rc: rc}, nil
+}
+
+// Dial connects to the monitor of a running container. The error is NotFound
+// when there is none.
+func Dial(env config.Env, id string) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	path := sockPath(env, id)
+	name, closeDir, err := shortPath(path)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+		closeDir()
+	}
+	switch {
+	case err == nil:
+		// The other end must be ours: a runtime directory in /tmp is a place
+		// where somebody else may have been first.
+		var cred *unix.Ucred
+		if cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			if int(cred.Uid) != os.Geteuid() && os.Geteuid() != 0 {
+				err = errs.New(errs.Denied, "connect to monitor %q: it belongs to uid %d", path, cred.Uid)
+			}
+		}
+	case err == unix.ENOENT || err == unix.ECONNREFUSED:
+		err = errs.New(errs.NotFound, "connect to monitor %q: %w", path, err)
+	default:
+		err = &fs.PathError{Op: "connect to monitor", Path: path, Err: err}
+	}
+	if err != nil {
+		_ = unix.Close(fd) // nothing was sent
+		return nil, err
+	}
+	return newConn(fd)
+}
+
+// Start tells the monitor to start a container and returns when its command has
+// been executed, or with the reason why not; the monitor is gone then.
+func (c *Conn) Start(ctx context.Context, req StartRequest) (Started, error) {
+	m := startMsg{id: req.ID, rows: req.Rows, cols: req.Cols}
+	files, flags := req.Attach.files()
+	m.flags = flags
+	if err := c.write(m.encode(), files...); err != nil {
+		return Started{}, err
+	}
+	b, err := c.read(ctx)
+	if err != nil {
+		return Started{}, err
+	}
+	if b[0] != msgStarted || len(b) < 5 {
+		return Started{}, unexpected(b)
+	}
+	s := Started{Pid: int(binary.LittleEndian.Uint32(b[1:]))}
+	if len(b) > 5 {
+		s.Warnings = strings.Split(string(b[5:]), "\x00")
+	}
+	return s, nil
+}
+
+// files returns what goes with 'S' and 'A'.
+func (a *Attach) files() (fds []int, flags byte) {
+	if a == nil {
+		return nil, 0
+	}
+	flags = flagAttach
+	if a.Logs {
+		flags |= flagLogs
+	}
+	for i, f := range [...]*os.File{a.Stdin, a.Stdout, a.Stderr} {
+		if f != nil {
+			fds = append(fds, raw(f))
+			flags |= flagStdin << i
+		}
+	}
+	return fds, flags
+}
+
+// Attach connects the caller's streams to the container.
+func (c *Conn) Attach(ctx context.Context, a Attach) error {
+	files, flags := a.files()
+	return c.request(ctx, []byte{msgAttach, flags}, files...)
+}
+
+// Wait returns when the container ends. A client that is attached learns of the
+// next end, also of a container that will be restarted; another one waits
+// until the container does not run any more.
+func (c *Conn) Wait(ctx context.Context) (Exit, error) {
+	if err := c.write([]byte{msgWait, 0}); err != nil && !errors.Is(err, unix.EPIPE) {
+		return Exit{}, err // after EPIPE the answer may be waiting already
+	}
+	b, err := c.read(ctx)
+	if err != nil {
+		return Exit{}, err
+	}
+	if b[0] != msgExit {
+		return Exit{}, unexpected(b)
+	}
+	var e Exit
+	if err := json.Unmarshal(b[1:], &e); err != nil {
+		return Exit{}, errs.New(errs.Corrupt, "answer of the monitor: %w", err)
+	}
+	return e, nil
+}
+
+// Stop asks the container to end by signal, kills it when it still runs after
+// timeout (negative: never), and returns when its end is recorded.
+func (c *Conn) Stop(ctx context.Context, sig syscall.Signal, timeout time.Duration) error {
+	if timeout < 0 {
+		timeout = -time.Millisecond
+	}
+	return c.request(ctx, encodeStop(byte(sig), timeout))
+}
+
+// Kill sends the container's init a signal that the user asked for: restart
+// policies take it as the user's wish.
+func (c *Conn) Kill(ctx context.Context, sig syscall.Signal) error {
+	return c.request(ctx, []byte{msgKill, byte(sig)})
+}
+
+// Pause freezes or thaws the container.
+func (c *Conn) Pause(ctx context.Context, on bool) error {
+	b := []byte{msgPause, 0}
+	if on {
+		b[1] = 1
+	}
+	return c.request(ctx, b)
+}
+
+// Update makes the monitor read the container's record again, for what a
+// running container lets change: its restart policy and its name.
+func (c *Conn) Update(ctx context.Context) error { return c.request(ctx, []byte{msgUpdate}) }
+
+// Resize tells the container's terminal its new size.
+func (c *Conn) Resize(rows, cols uint16) error {
+	b := binary.LittleEndian.AppendUint16([]byte{msgResize}, rows)
+	return c.write(binary.LittleEndian.AppendUint16(b, cols))
+}
+
+// Signal passes a signal that the client got on to the container's init.
+func (c *Conn) Signal(sig syscall.Signal) error { return c.write([]byte{msgSignal, byte(sig)}) }
+
+// Close ends the connection. The container lives on.
+func (c *Conn) Close() error {
+	if c.child != nil {
+		// A process that lives longer than the container must not keep a zombie.
+		child := c.child
+		c.child = nil
+		go func() { _, _ = child.Wait() }()
+	}
+	return c.f.Close()
+}
+
+// request sends a message and waits for 'a'.
+func (c *Conn) request(ctx context.Context, msg []byte, files ...int) error {
+	if err := c.write(msg, files...); err != nil {
+		return err
+	}
+	b, err := c.read(ctx)
+	if err != nil {
+		return err
+	}
+	if b[0] != msgAck {
+		return unexpected(b)
+	}
+	return nil
+}
+
+// unexpected is the error in an answer that is not the one hoped for.
+func unexpected(b []byte) error {
+	if b[0] == msgError {
+		return decodeError(b)
+	}
+	return errs.New(errs.Corrupt, "answer of the monitor: unexpected message %q", b[0])
+}
+
+func (c *Conn) write(b []byte, files ...int) error {
+	var err error
+	werr := c.rc.Write(func(fd uintptr) bool {
+		err = send(int(fd), b, unix.MSG_DONTWAIT, files...)
+		return err != unix.EAGAIN
+	})
+	if err = errors.Join(werr, err); err != nil {
+		return errs.New(errs.Unavailable, "monitor: %w", err)
+	}
+	return nil
+}
+
+func (c *Conn) read(ctx context.Context) ([]byte, error) {
+	if done := ctx.Done(); done != nil {
+		stop := context.AfterFunc(ctx, func() { _ = c.f.SetReadDeadline(time.Unix(1, 0)) })
+		defer stop()
+	}
+	buf := make([]byte, maxMessage)
+	var n int
+	var files []int
+	var err error
+	rerr := c.rc.Read(func(fd uintptr) bool {
+		n, files, err = recv(int(fd), buf, unix.MSG_DONTWAIT)
+		return err != unix.EAGAIN && err != unix.EINTR
+	})
+	closeFDs(files) // a monitor sends none
+	switch {
+	case ctx.Err() != nil && rerr != nil:
+		_ = c.f.SetReadDeadline(time.Time{})
+		return nil, ctx.Err()
+	case rerr != nil:
+		return nil, errs.New(errs.Unavailable, "monitor: %w", rerr)
+	case err != nil:
+		return nil, errs.New(errs.Unavailable, "monitor: ended without an answer: %w", err)
+	}
+	return buf[:n], nil
+}

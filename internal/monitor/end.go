@@ -1,0 +1,229 @@
+package monitor
+
+import (
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/config"
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/state"
+	"github.com/isle-engine/isle/internal/storage"
+)
+
+// drainTime bounds the wait for output of a container whose init is dead. Its
+// processes are dead too, so the end of file comes at once, except where a
+// process that was never in the cgroup (a pid namespace shared with others) has
+// the pipe open.
+const drainTime = 500 * time.Millisecond
+
+// reap takes the exit status of the container's init.
+func (m *monitor) reap() {
+	var ws unix.WaitStatus
+	pid := m.proc.pid
+	for {
+		got, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && got != pid {
+			return // the pidfd was readable for another reason
+		}
+		break
+	}
+	m.st.FinishedAt = now()
+	m.st.ExitCode, m.st.Signal = ws.ExitStatus(), 0
+	if ws.Signaled() {
+		m.st.Signal = int(ws.Signal())
+		m.st.ExitCode = 128 + m.st.Signal
+	}
+	m.timers[timerStop], m.timers[timerShrink] = time.Time{}, time.Time{}
+	if oom, killed := m.proc.group.OOM(); oom != nil {
+		m.st.OOM, m.st.OOMKilled = oom, killed
+	}
+	_ = m.proc.group.Kill() // what was not in the pid namespace; Remove reports what stays
+	_ = m.proc.pidfd.Close()
+	ran := time.Since(m.proc.started)
+	g := m.proc.group
+	m.proc = nil
+	m.dead = g
+	m.ran = ran
+	if m.consolePeer != nil {
+		_ = m.consolePeer.Close() // so that the terminal's end can be seen
+		m.consolePeer = nil
+	}
+	if m.in.fd >= 0 {
+		m.in.eof = true
+		m.endInput()
+	}
+	m.set(timerDrain, drainTime)
+	m.drain()
+}
+
+// drain reads what the container has left in its streams. With slow clients
+// the loop goes on with it; otherwise it is over here.
+func (m *monitor) drain() {
+	for _, o := range m.outs {
+		for o.fd >= 0 && !m.blocked() && m.read(o) {
+		}
+	}
+	for _, o := range m.outs {
+		if o.fd >= 0 {
+			return // the loop, or timerDrain, goes on
+		}
+	}
+	m.timers[timerDrain] = time.Time{}
+	m.finish()
+}
+
+// finish is called once all output of a dead container has been read.
+func (m *monitor) finish() {
+	for _, o := range m.outs {
+		if o.fd >= 0 {
+			m.endOutput(o)
+		}
+	}
+	m.closeStreams()
+	m.cleanup()
+	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM}
+	again := m.restarts()
+	if again {
+		m.st.Status = container.Restarting
+		m.st.Pid, m.st.PidStart, m.st.Cgroup = 0, 0, container.Cgroup{}
+		_ = m.save(false) // true again in a moment
+		m.set(timerRestart, m.backoff)
+	} else {
+		m.end()
+	}
+	// A client of this run learns of its end, also when there will be another.
+	x := encodeExit(e)
+	for _, p := range m.peers {
+		if p.attached {
+			p.last = x
+		}
+	}
+}
+
+// cleanup removes what one run of the container had.
+func (m *monitor) cleanup() {
+	if m.dead != nil {
+		if err := m.dead.Remove(); err != nil && m.st.Error == "" {
+			m.st.Error = err.Error()
+		}
+		m.dead = nil
+	}
+}
+
+// end makes the container's end known: the record, then the lock, then those
+// who wait.
+func (m *monitor) end() {
+	m.ended = true
+	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM, Error: m.st.Error}
+	if err := m.log.Close(); err != nil && m.logErr == "" {
+		m.logErr = err.Error()
+	}
+	m.st.Status = container.Exited
+	m.st.Pid, m.st.PidStart, m.st.MonitorPid, m.st.Cgroup = 0, 0, 0, container.Cgroup{}
+	if m.st.Error == "" {
+		m.st.Error = m.logErr
+	}
+	if m.listener >= 0 {
+		_ = unix.Close(m.listener) // whoever is in its queue looks at the record
+		m.listener = -1
+	}
+	var grave string
+	if m.rec.Config.AutoRemove {
+		grave, _ = Bury(m.env, &m.rec, true) // what stays is swept by the next removal
+	} else {
+		// The next look at the record finds the lock free and says the same,
+		// if this cannot be written.
+		_ = m.save(true)
+		_ = unix.Unlink(sockPath(m.env, m.id)) // a leftover refuses connections
+	}
+	if m.lock != nil {
+		_ = m.lock.Close() // everything is written
+		m.lock = nil
+	}
+	m.exit = encodeExit(e)
+	for _, p := range m.peers {
+		switch {
+		case p.attached || p.waits:
+			p.last = m.exit
+		case p.stops:
+			p.last = []byte{msgAck}
+		default:
+			p.last = m.exit // nothing else will ever be said on this connection
+		}
+	}
+	m.settle()
+	if grave != "" {
+		_ = storage.RemoveTree(grave) // what stays is swept by the next removal
+	}
+}
+
+// Bury takes a container away: its directory moves out of the way in one step
+// (the moment at which it is gone), its name is free, its runtime directory is
+// removed, and with volumes so are the volumes that were made for it alone. The
+// caller holds its lock, or there is none, and removes the tree grave.
+func Bury(env config.Env, rec *container.Record, volumes bool) (grave string, err error) {
+	grave = filepath.Join(env.Tmp(), "rm-"+rec.ID)
+	if err := os.Rename(env.Container(rec.ID), grave); err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		grave = ""
+	}
+	if rec.Config.Name != "" {
+		err = state.Release(env.Names(), rec.Config.Name, rec.ID)
+	}
+	if volumes {
+		err = errors.Join(err, removeAnonymous(env, rec))
+	}
+	return grave, errors.Join(err, storage.RemoveTree(env.RunContainer(rec.ID)))
+}
+
+// removeAnonymous removes the volumes that nobody named and nobody else uses.
+func removeAnonymous(env config.Env, rec *container.Record) error {
+	var all error
+	for _, mt := range rec.Config.Mounts {
+		name := rec.Volumes[path.Clean(mt.Target)]
+		if mt.Type != "volume" || mt.Source != "" || name == "" || volumeUsed(env, name, rec.ID) {
+			continue
+		}
+		if err := storage.OpenVolumes(env.Volumes()).Remove(name); err != nil && !errors.Is(err, errs.NotFound) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
+}
+
+// volumeUsed reports whether a container other than id has the volume.
+func volumeUsed(env config.Env, name, id string) bool {
+	ids, err := state.IDs(env.Containers())
+	if err != nil {
+		return true // not known to be free
+	}
+	for _, other := range ids {
+		if other == id {
+			continue
+		}
+		var rec container.Record
+		if err := state.ReadRecord(env.Container(other), &rec); err != nil {
+			if errors.Is(err, errs.NotFound) {
+				continue
+			}
+			return true // not known to be free
+		}
+		for _, v := range rec.Volumes {
+			if v == name {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,75 @@
+package monitor
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/config"
+)
+
+// controlFD is the descriptor of the socket to whoever spawned the monitor.
+const controlFD = 3
+
+// Main is the role isle-monitor. It returns when the container has ended for
+// good, or at once when nobody ever asks for a start.
+func Main(_ []string) int {
+	// The kernel ties the container's parent-death signal to this thread, the
+	// main one, which lives as long as the process.
+	runtime.LockOSThread()
+	// Until the container runs, everything fits the first heap.
+	debug.SetGCPercent(-1)
+	m := &monitor{listener: -1, in: input{fd: -1}}
+	first := &peer{fd: controlFD, stdin: -1}
+	unix.CloseOnExec(controlFD)
+	n, files, err := await(controlFD, m.msg[:])
+	if err != nil {
+		return 0 // the client had second thoughts
+	}
+	start, ok := decodeStart(m.msg[:n])
+	if !ok {
+		closeFDs(files)
+		return 2
+	}
+	if m.env, err = config.Load(); err != nil {
+		first.answer(encodeError(err))
+		return 1
+	}
+	m.id, m.dir = start.id, m.env.Container(start.id)
+	if m.waker, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		first.answer(encodeError(err))
+		return 1
+	}
+	_ = unix.SetNonblock(controlFD, true)
+	if start.flags&flagAttach != 0 {
+		if err := m.attach(first, start.flags&^flagLogs, files); err != nil {
+			first.answer(encodeError(err))
+			return 1
+		}
+	} else {
+		closeFDs(files)
+	}
+	m.size = [2]uint16{start.rows, start.cols}
+	warnings, err := m.begin(first)
+	if err != nil {
+		first.answer(encodeError(err))
+		return 1
+	}
+	m.peers = append(m.peers, first)
+	first.answer(encodeStarted(m.proc.pid, warnings))
+	debug.SetGCPercent(100)
+	m.set(timerShrink, shrinkAfter)
+	m.loop()
+	return 0
+}
+
+// await blocks until the first message.
+func await(fd int, buf []byte) (n int, files []int, err error) {
+	for {
+		n, files, err = recv(fd, buf, 0)
+		if err != unix.EINTR {
+			return n, files, err
+		}
+	}
+}

@@ -1,0 +1,369 @@
+package monitor
+
+import (
+	"encoding/binary"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/config"
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/monitor/log"
+	"github.com/isle-engine/isle/internal/state"
+)
+
+// monitor is the process's state. It belongs to the loop's goroutine.
+type monitor struct {
+	env  config.Env
+	id   string
+	dir  string // DATA/containers/ID
+	rec  container.Record
+	st   container.State
+	lock *state.Lock
+
+	log    *log.Writer
+	logErr string
+	outs   []*output
+	in     input
+	// console is the master of the container's terminal, consolePeer its other end.
+	console, consolePeer *os.File
+	buf                  []byte
+
+	proc     *process // nil while no container process exists
+	dead     group    // of the process that has just ended
+	ran      time.Duration
+	listener int
+	waker    int // eventfd: a goroutine has news for the loop
+	peers    []*peer
+	msg      [maxMessage]byte
+
+	timers [timerCount]time.Time // zero: not set
+
+	size    [2]uint16     // of the terminal at the start: rows, columns
+	once    bool          // the first client's input was the container's; there is no other
+	backoff time.Duration // before the next restart
+	quit    bool          // the machine or the session ends; no restarts
+	ended   bool          // there will be no further start
+	exit    []byte        // 'X' of the final end
+
+	polled []unix.PollFd
+	roles  []role
+}
+
+// process is a container that runs.
+type process struct {
+	pid     int
+	pidfd   *os.File
+	start   uint64 // start time in clock ticks
+	group   group
+	started time.Time
+}
+
+// group is the container's cgroup.
+type group interface {
+	Kill() error
+	Freeze(on bool) error
+	// OOM returns what the kernel's out-of-memory killer did.
+	OOM() (*container.OOM, bool)
+	// Remove kills what is left and removes the cgroup.
+	Remove() error
+	State() container.Cgroup
+}
+
+// The loop's timers.
+const (
+	timerStop    = iota // kill what did not stop
+	timerRestart        // start again
+	timerDrain          // do not wait longer for output after the end
+	timerShrink         // give back memory
+	timerCount
+)
+
+// role says what a polled descriptor is.
+type role struct {
+	kind byte
+	i    int
+}
+
+const (
+	roleWake = iota
+	roleListen
+	roleProcess
+	rolePeer
+	roleOutput
+	roleStdin
+	roleInput
+)
+
+func (m *monitor) watch(fd int, events int16, kind byte, i int) {
+	m.polled = append(m.polled, unix.PollFd{Fd: int32(fd), Events: events})
+	m.roles = append(m.roles, role{kind, i})
+}
+
+// loop runs the container's life from its first start to the end of the monitor.
+func (m *monitor) loop() {
+	for !m.over() {
+		m.polled, m.roles = m.polled[:0], m.roles[:0]
+		m.watch(m.waker, unix.POLLIN, roleWake, 0)
+		if m.listener >= 0 {
+			m.watch(m.listener, unix.POLLIN, roleListen, 0)
+		}
+		if m.proc != nil {
+			m.watch(int(m.proc.pidfd.Fd()), unix.POLLIN, roleProcess, 0)
+		}
+		takeInput := m.in.fd >= 0 && len(m.in.pending) == 0
+		for i, p := range m.peers {
+			m.watch(p.fd, unix.POLLIN, rolePeer, i)
+			if p.stdin >= 0 && takeInput {
+				m.watch(p.stdin, unix.POLLIN, roleStdin, i)
+			}
+		}
+		if !m.blocked() {
+			for i, o := range m.outs {
+				if o.fd >= 0 {
+					m.watch(o.fd, unix.POLLIN, roleOutput, i)
+				}
+			}
+		}
+		switch {
+		case m.in.fd < 0:
+		case len(m.in.pending) > 0:
+			m.watch(m.in.fd, unix.POLLOUT, roleInput, 0)
+		case !m.in.tty:
+			m.watch(m.in.fd, 0, roleInput, 0) // POLLERR: nobody reads it any more
+		}
+		n, err := unix.Poll(m.polled, m.timeout())
+		if err != nil && err != unix.EINTR {
+			// EFAULT, EINVAL and ENOMEM are what is left (poll(2)).
+			panic("monitor: poll: " + err.Error())
+		}
+		if n > 0 {
+			m.dispatch()
+		}
+		m.fire()
+		m.settle()
+	}
+}
+
+// dispatch handles what poll(2) found. Clients that are gone are removed after
+// the round, so that indices stay right.
+func (m *monitor) dispatch() {
+	died := false
+	for k, f := range m.polled {
+		if f.Revents == 0 {
+			continue
+		}
+		switch r := m.roles[k]; r.kind {
+		case roleWake:
+			var b [8]byte
+			_, _ = unix.Read(m.waker, b[:]) // only to clear it
+		case roleListen:
+			m.accept()
+		case roleProcess:
+			died = true
+		case rolePeer:
+			if p := m.peers[r.i]; !m.hear(p) {
+				p.leave()
+			}
+		case roleStdin:
+			if p := m.peers[r.i]; p.stdin >= 0 {
+				m.typed(p)
+			}
+		case roleOutput:
+			if o := m.outs[r.i]; o.fd >= 0 {
+				m.read(o)
+			}
+		case roleInput:
+			if f.Revents&(unix.POLLERR|unix.POLLNVAL) != 0 && !m.in.tty {
+				m.endInput()
+			} else if f.Revents&unix.POLLOUT != 0 {
+				m.feed()
+			}
+		}
+	}
+	gone := false
+	for _, p := range m.peers {
+		gone = gone || p.fd < 0
+	}
+	if gone {
+		m.forget(func(p *peer) bool { return p.fd < 0 })
+	}
+	if died {
+		m.reap()
+	}
+}
+
+// forget drops the clients that cond picks.
+func (m *monitor) forget(cond func(*peer) bool) {
+	kept := m.peers[:0]
+	for _, p := range m.peers {
+		if !cond(p) {
+			kept = append(kept, p)
+		}
+	}
+	clear(m.peers[len(kept):])
+	m.peers = kept
+}
+
+// settle sends last messages that were waiting for their client's output.
+func (m *monitor) settle() {
+	any := false
+	for _, p := range m.peers {
+		if p.settle() {
+			p.leave()
+			any = true
+		}
+	}
+	if any {
+		m.forget(func(p *peer) bool { return p.fd < 0 })
+	}
+}
+
+// over reports whether there is nothing left to do.
+func (m *monitor) over() bool { return m.ended && len(m.peers) == 0 }
+
+// poke makes the loop look again. Any goroutine may call it.
+func (m *monitor) poke() {
+	b := binary.NativeEndian.AppendUint64(nil, 1)
+	_, _ = unix.Write(m.waker, b) // EAGAIN: it is awake already
+}
+
+// set sets a timer.
+func (m *monitor) set(timer int, after time.Duration) { m.timers[timer] = time.Now().Add(after) }
+
+// timeout returns poll's timeout: until the first timer, rounded up.
+func (m *monitor) timeout() int {
+	var first time.Time
+	for _, t := range m.timers {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	if first.IsZero() {
+		return -1
+	}
+	return int(max(0, (time.Until(first)+time.Millisecond-1)/time.Millisecond))
+}
+
+// fire runs the timers that are due.
+func (m *monitor) fire() {
+	for i, t := range m.timers {
+		if t.IsZero() || time.Now().Before(t) {
+			continue
+		}
+		m.timers[i] = time.Time{}
+		switch i {
+		case timerStop:
+			m.kill()
+		case timerRestart:
+			m.restart()
+		case timerDrain:
+			m.finish()
+		case timerShrink:
+			m.shrink()
+		}
+	}
+}
+
+// signal sends the container's init a signal.
+func (m *monitor) signal(sig unix.Signal) error {
+	if m.proc == nil {
+		return errs.New(errs.Conflict, "signal %d: the container is not running", int(sig))
+	}
+	err := unix.PidfdSendSignal(int(m.proc.pidfd.Fd()), sig, nil, 0)
+	if err == unix.ESRCH {
+		return nil // it has just ended
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
+
+// wished remembers that the user wants the container to end, before it does:
+// restart policies, also those of a later boot, go by it.
+func (m *monitor) wished() {
+	if !m.st.StoppedByUser {
+		m.st.StoppedByUser = true
+		m.save(false)
+	}
+}
+
+// stop begins the end of the container.
+func (m *monitor) stop(sig unix.Signal, timeout time.Duration) {
+	m.wished()
+	if m.ended {
+		return
+	}
+	if m.proc == nil {
+		// Between two starts, or draining the last output of the one before.
+		if !m.timers[timerRestart].IsZero() {
+			m.timers[timerRestart] = time.Time{}
+			m.end()
+		}
+		return
+	}
+	if sig == unix.SIGKILL {
+		m.kill()
+		return
+	}
+	_ = m.signal(sig) // an invalid one is followed by SIGKILL
+	if m.st.Status == container.Paused {
+		_ = m.pause(false) // a frozen process cannot end
+	}
+	if at := time.Now().Add(timeout); timeout >= 0 && (m.timers[timerStop].IsZero() || at.Before(m.timers[timerStop])) {
+		m.timers[timerStop] = at
+	}
+}
+
+// kill ends the container at once, with everything in it.
+func (m *monitor) kill() {
+	if m.proc == nil {
+		return
+	}
+	_ = m.signal(unix.SIGKILL)     // fails only if it is dead
+	_ = m.proc.group.Kill()        // PID 1's death kills its pid namespace; this is for containers without one
+	_ = m.proc.group.Freeze(false) // on v1 a frozen process does not die
+}
+
+// pause freezes or thaws the container.
+func (m *monitor) pause(on bool) error {
+	want, have := container.Running, container.Paused
+	if on {
+		want, have = have, want
+	}
+	if m.proc == nil || m.st.Status != have {
+		if on {
+			return errs.New(errs.Conflict, "Container %s is %s", m.id, map[bool]string{true: "already paused", false: "not running"}[m.st.Status == container.Paused])
+		}
+		return errs.New(errs.Conflict, "Container %s is not paused", m.id)
+	}
+	if err := m.proc.group.Freeze(on); err != nil {
+		return err
+	}
+	m.st.Status = want
+	return m.save(m.durable())
+}
+
+// reload reads the record again.
+func (m *monitor) reload() error {
+	var rec container.Record
+	if err := state.ReadRecord(m.dir, &rec); err != nil {
+		return err
+	}
+	m.rec = rec
+	return nil
+}
+
+// durable says whether what this container's records say must survive a power
+// loss. A --rm container promises nothing then.
+func (m *monitor) durable() bool { return !m.rec.Config.AutoRemove }
+
+// save writes the state.
+func (m *monitor) save(durable bool) error { return state.WriteState(m.dir, &m.st, durable) }
+
+func (m *monitor) logDriver() string {
+	if m.rec.Config.LogDriver == "" {
+		return log.JSONFile
+	}
+	return m.rec.Config.LogDriver
+}
