@@ -3,71 +3,14 @@ package userns
 import (
 	"cmp"
 	"slices"
-	"strconv"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/isle-engine/isle/internal/errs"
 )
 
-// Mode is a parsed --userns.
-type Mode struct {
-	// Kind is "" (the user's own namespace, or for root the host's), "host",
-	// "private", "auto", "keep-id", "nomap", "container" or "ns".
-	Kind string
-	Arg  string // the container or path
-	// UID and GID of keep-id, when given.
-	UID, GID *uint32
-	// Size of auto; 0: the default.
-	Size uint32
-}
-
 // AutoSize is how many ids --userns=auto gives without size=.
 const AutoSize = 65536
-
-// ParseMode parses "", host, private, auto[:size=N], keep-id[:uid=N,gid=N],
-// nomap, container:NAME and ns:PATH.
-func ParseMode(s string) (Mode, error) {
-	kind, arg, given := strings.Cut(s, ":")
-	m := Mode{Kind: kind}
-	bad := func() (Mode, error) { return Mode{}, errs.New(errs.Invalid, "invalid USER mode: %q", s) }
-	switch kind {
-	case "", "host", "private", "nomap":
-		if given {
-			return bad()
-		}
-	case "container", "ns":
-		if arg == "" {
-			return bad()
-		}
-		m.Arg = arg
-	case "auto", "keep-id":
-		for arg != "" {
-			var opt string
-			opt, arg, _ = strings.Cut(arg, ",")
-			k, v, _ := strings.Cut(opt, "=")
-			n, err := strconv.ParseUint(v, 10, 32)
-			if err != nil || n >= 1<<32-1 {
-				return bad()
-			}
-			id := uint32(n)
-			switch {
-			case kind == "keep-id" && k == "uid":
-				m.UID = &id
-			case kind == "keep-id" && k == "gid":
-				m.GID = &id
-			case kind == "auto" && k == "size" && id > 0:
-				m.Size = id
-			default:
-				return bad()
-			}
-		}
-	default:
-		return bad()
-	}
-	return m, nil
-}
 
 // The functions below compute the mapping of a container's own user namespace.
 // Its HostID are ids inside the user's namespace, where the user is 0 and the

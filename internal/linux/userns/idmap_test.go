@@ -16,36 +16,6 @@ func m(inside, outside, size uint32) specs.LinuxIDMapping {
 	return specs.LinuxIDMapping{ContainerID: inside, HostID: outside, Size: size}
 }
 
-func TestParseMode(t *testing.T) {
-	id := func(n uint32) *uint32 { return &n }
-	for s, want := range map[string]Mode{
-		"":                       {},
-		"host":                   {Kind: "host"},
-		"private":                {Kind: "private"},
-		"nomap":                  {Kind: "nomap"},
-		"auto":                   {Kind: "auto"},
-		"auto:size=2048":         {Kind: "auto", Size: 2048},
-		"keep-id":                {Kind: "keep-id"},
-		"keep-id:uid=0":          {Kind: "keep-id", UID: id(0)},
-		"keep-id:uid=200,gid=30": {Kind: "keep-id", UID: id(200), GID: id(30)},
-		"container:web":          {Kind: "container", Arg: "web"},
-		"ns:/proc/1/ns/user":     {Kind: "ns", Arg: "/proc/1/ns/user"},
-	} {
-		got, err := ParseMode(s)
-		if d := cmp.Diff(want, got); d != "" || err != nil {
-			t.Errorf("%q: %v %s", s, err, d)
-		}
-	}
-	for _, s := range []string{
-		"x", "host:", "host:x", "auto:size=0", "auto:size=-1", "auto:size=4294967295", "auto:uid=1", "auto:size", "keep-id:size=1",
-		"keep-id:uid=", "keep-id:uid=4294967296", "keep-id:uid=+0", "keep-id:uid=0x0", "container:", "ns:", "keep-id:uid= 1", "Auto",
-	} {
-		if got, err := ParseMode(s); err == nil {
-			t.Errorf("%q: %+v, want an error", s, got)
-		}
-	}
-}
-
 func TestKeepID(t *testing.T) {
 	full := ids{m(0, 1000, 1), m(1, 100000, 65536)}
 	for _, c := range []struct {
