@@ -37,22 +37,31 @@ type User struct {
 
 // ordinaryUser returns the caller itself, or for root the test account.
 func ordinaryUser() (User, error) {
-	var u *user.User
-	var err error
-	if os.Getuid() != 0 {
-		u, err = user.Current()
-	} else {
-		name := os.Getenv(varUser)
-		if name == "" {
-			name = DefaultUser
-		}
-		if u, err = user.Lookup(name); err != nil {
-			err = fmt.Errorf("%w (hack/setup creates it)", err)
-		}
+	if os.Getuid() == 0 {
+		return TestUser()
 	}
+	u, err := user.Current()
 	if err != nil {
 		return User{}, err
 	}
+	return fromPasswd(u)
+}
+
+// TestUser returns the account that root's tests and benchmarks use where they
+// need an ordinary user: the one that ISLE_TEST_USER names, or DefaultUser.
+func TestUser() (User, error) {
+	name := os.Getenv(varUser)
+	if name == "" {
+		name = DefaultUser
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return User{}, fmt.Errorf("%w (hack/setup creates it)", err)
+	}
+	return fromPasswd(u)
+}
+
+func fromPasswd(u *user.User) (User, error) {
 	uid, err1 := strconv.Atoi(u.Uid)
 	gid, err2 := strconv.Atoi(u.Gid)
 	return User{Name: u.Username, UID: uid, GID: gid, Home: u.HomeDir}, errors.Join(err1, err2)
