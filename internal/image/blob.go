@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -94,7 +95,19 @@ const writeback = 8 << 20
 // content it waits; if the blob is there (then or before), the error is Exists.
 //
 // A writer of known content finds what an interrupted one has left: see Left.
-func (s *Store) CreateBlob(digest string) (*BlobWriter, error) {
+func (s *Store) CreateBlob(ctx context.Context, digest string) (*BlobWriter, error) {
+	for {
+		w, err := s.createBlob(digest, time.Second)
+		if !errors.Is(err, errs.Unavailable) {
+			return w, err
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *Store) createBlob(digest string, wait time.Duration) (*BlobWriter, error) {
 	path := ""
 	if digest != "" {
 		if err := CheckDigest(digest); err != nil {
@@ -104,27 +117,27 @@ func (s *Store) CreateBlob(digest string) (*BlobWriter, error) {
 	} else {
 		path = s.tmp("new-" + rand.Text() + ".part")
 	}
-	for {
-		// An OFD lock on the file itself: LockFile starts again when the file
-		// was renamed or removed while it waited.
-		lock, err := state.LockFile(path, true, state.Forever)
-		if errors.Is(err, fs.ErrNotExist) {
-			if err := s.create(); err != nil {
-				return nil, err
-			}
-			continue
+	// The lock is on the file itself: LockFile starts again when the file was
+	// renamed or removed while it waited.
+	lock, err := state.LockFile(path, true, wait)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = s.create(); err == nil {
+			lock, err = state.LockFile(path, true, wait)
 		}
-		if err != nil {
-			return nil, err
-		}
-		w := &BlobWriter{s: s, f: lock.File(), lock: lock, path: path, digest: digest, sum: sha256.New()}
-		if digest != "" && s.HasBlob(digest) {
-			w.discard()
-			return nil, errs.New(errs.Exists, "blob %s: in the store", digest)
-		}
-		return w, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	w := &BlobWriter{s: s, f: lock.File(), lock: lock, path: path, digest: digest, sum: sha256.New()}
+	if digest != "" && s.HasBlob(digest) {
+		w.Discard()
+		return nil, errs.New(errs.Exists, "blob %s: in the store", digest)
+	}
+	return w, nil
 }
+
+// Follow opens the file that is being written, for a reader of its own.
+func (w *BlobWriter) Follow() (*os.File, error) { return os.Open(w.path) }
 
 // Left returns a reader of what an interrupted writer has left of this content,
 // and its size. What is read counts as written; the caller reads all of it, or
@@ -207,7 +220,7 @@ func (w *BlobWriter) Commit() (string, error) {
 		err = state.SyncDir(w.s.dir + "/blobs/sha256")
 	}
 	if err != nil {
-		w.discard()
+		w.Discard()
 		return "", err
 	}
 	w.done = true
@@ -221,16 +234,16 @@ func (w *BlobWriter) Close() error {
 		return nil
 	}
 	if w.digest == "" || w.size == 0 {
-		w.discard()
+		w.Discard()
 		return nil
 	}
 	w.done = true
 	return w.lock.Close()
 }
 
-// discard removes the unfinished file and gives up the lock, in this order, so
-// that whoever waits for the lock sees that the file is gone.
-func (w *BlobWriter) discard() {
+// Discard ends the writing and removes what was written. After Commit it does
+// nothing.
+func (w *BlobWriter) Discard() {
 	if w.done {
 		return
 	}
@@ -239,13 +252,10 @@ func (w *BlobWriter) discard() {
 	_ = w.lock.Close()    // nothing in it is wanted
 }
 
-// Discard ends the writing and removes what was written.
-func (w *BlobWriter) Discard() { w.discard() }
-
 // PutBlob stores data and returns its digest. It is idempotent.
 func (s *Store) PutBlob(data []byte) (string, error) {
 	digest := DigestOf(data)
-	w, err := s.CreateBlob(digest)
+	w, err := s.createBlob(digest, lockTimeout)
 	if errors.Is(err, errs.Exists) {
 		return digest, nil
 	}

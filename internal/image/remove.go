@@ -300,3 +300,14 @@ func (s *Store) Prune(all bool, keep Keep) (did Removal, Err error) {
 	}
 	return did, nil
 }
+
+// Sweep deletes what dead or failed pulls have left in the store, but for the
+// recent beginnings of blobs that a later pull can go on with.
+func (s *Store) Sweep() (Err error) {
+	lock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { Err = errors.Join(Err, lock.Close()) }()
+	return s.sweep(nil, true, Keep{}, new(Removal))
+}

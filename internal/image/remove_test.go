@@ -114,7 +114,7 @@ func TestLeaseProtects(t *testing.T) {
 func TestCollectSweepsTheDead(t *testing.T) {
 	s := Open(t.TempDir())
 	put(t, s, makeImage(t, s, "m", "l"), "x:1")
-	w, err := s.CreateBlob("")
+	w, err := s.CreateBlob(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

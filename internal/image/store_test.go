@@ -206,7 +206,7 @@ func TestBlobs(t *testing.T) {
 	if _, err := s.ReadBlob("sha256:../../../etc/passwd", 10); !errors.Is(err, errs.Invalid) {
 		t.Errorf("path as a digest: %v", err)
 	}
-	w, err := s.CreateBlob(DigestOf([]byte("abc")))
+	w, err := s.CreateBlob(t.Context(), DigestOf([]byte("abc")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestBlobs(t *testing.T) {
 func TestBlobGoesOnWhereItWasInterrupted(t *testing.T) {
 	s := Open(t.TempDir())
 	want := bytes.Repeat([]byte("0123456789"), 1000)
-	w, err := s.CreateBlob(DigestOf(want))
+	w, err := s.CreateBlob(t.Context(), DigestOf(want))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestBlobGoesOnWhereItWasInterrupted(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if w, err = s.CreateBlob(DigestOf(want)); err != nil {
+	if w, err = s.CreateBlob(t.Context(), DigestOf(want)); err != nil {
 		t.Fatal(err)
 	}
 	r, n, err := w.Left()
@@ -252,14 +252,14 @@ func TestBlobGoesOnWhereItWasInterrupted(t *testing.T) {
 func TestWritersOfOneBlobWaitForEachOther(t *testing.T) {
 	s := Open(t.TempDir())
 	data := []byte("content")
-	first, err := s.CreateBlob(DigestOf(data))
+	first, err := s.CreateBlob(t.Context(), DigestOf(data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if _, err := s.CreateBlob(DigestOf(data)); !errors.Is(err, errs.Exists) {
+			if _, err := s.CreateBlob(t.Context(), DigestOf(data)); !errors.Is(err, errs.Exists) {
 				t.Errorf("second writer: %v", err)
 			}
 		})
