@@ -22,6 +22,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -102,8 +103,8 @@ func run(bin, size, only, out string, check bool) (err error) {
 		return err
 	}
 	defer func() {
-		for i := len(b.undo) - 1; i >= 0; i-- {
-			b.undo[i]()
+		for _, undo := range slices.Backward(b.undo) {
+			undo()
 		}
 	}()
 	b.report.head = fmt.Sprintf("%s, %s, %s/%s, %d CPUs, kernel %s", commit(), size, runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), kernel())
@@ -115,7 +116,7 @@ func run(bin, size, only, out string, check bool) (err error) {
 	}
 	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	for _, s := range scenarios() {
-		if len(wanted) > 0 && !contains(wanted, s.name) {
+		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
 			continue
 		}
 		began := time.Now()
@@ -135,15 +136,6 @@ func run(bin, size, only, out string, check bool) (err error) {
 		return fmt.Errorf("%d promises not kept", b.report.missed)
 	}
 	return nil
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 // later has f done at the end, in reverse order.

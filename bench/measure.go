@@ -65,7 +65,7 @@ func timed(ctx context.Context, cmd *exec.Cmd) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(log.Name())
+	defer func() { _ = os.Remove(log.Name()) }() // ours, empty or read
 	defer log.Close()
 	if cmd.Stdout == nil {
 		cmd.Stdout = log

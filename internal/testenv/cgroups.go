@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -124,10 +125,10 @@ func removeCgroup(t *testing.T, dir string) {
 			break
 		}
 	}
-	for i := len(below) - 1; i >= 0; i-- {
-		procs, _ := os.ReadFile(filepath.Join(below[i], "cgroup.procs"))
-		t.Errorf("left behind: cgroup %s with processes [%s]", below[i], strings.Join(strings.Fields(string(procs)), " "))
-		_ = os.Remove(below[i])
+	for _, left := range slices.Backward(below) {
+		procs, _ := os.ReadFile(filepath.Join(left, "cgroup.procs"))
+		t.Errorf("left behind: cgroup %s with processes [%s]", left, strings.Join(strings.Fields(string(procs)), " "))
+		_ = os.Remove(left)
 	}
 	// The copy itself may still be on its way out.
 	var err error

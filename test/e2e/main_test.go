@@ -26,7 +26,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	addr, stop, err := serve(dir)
 	defer stop()
 	if err != nil {
@@ -87,7 +87,7 @@ func TestReadmeIsTheLesson(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range parse(t, "lesson.session") {
-		if !strings.Contains(string(readme), "\n    "+s.cmd) {
+		if !strings.Contains(string(readme), "\n"+s.cmd) {
 			t.Errorf("README.md does not show: %s", s.cmd)
 		}
 	}

@@ -50,7 +50,7 @@ func closure(programs ...string) ([]File, error) {
 		}
 		for line := range strings.Lines(string(out)) {
 			// libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…), or just the loader's path.
-			for _, word := range strings.Fields(line) {
+			for _, word := range strings.FieldsSeq(line) {
 				if !filepath.IsAbs(word) {
 					continue
 				}
@@ -70,7 +70,12 @@ func common() []File {
 	return []File{
 		{Path: "/etc/passwd", Data: "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
 		{Path: "/etc/group", Data: "root:x:0:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n"},
-		{Path: "/root/", Mode: 0o700}, {Path: "/tmp/", Mode: 0o1777}, {Path: "/run/"}, {Path: "/proc/"}, {Path: "/sys/"}, {Path: "/dev/"},
+		{Path: "/root/", Mode: 0o700},
+		{Path: "/tmp/", Mode: 0o1777},
+		{Path: "/run/"},
+		{Path: "/proc/"},
+		{Path: "/sys/"},
+		{Path: "/dev/"},
 		{Path: "/var/tmp/", Mode: 0o1777},
 	}
 }
@@ -158,7 +163,7 @@ func (m *Image) busybox(dir string) error {
 	}
 	files := append(common(), File{Path: "/bin/busybox", Host: exe, Mode: 0o755},
 		File{Path: "/etc/os-release", Data: "ID=busybox\nPRETTY_NAME=\"busybox of Debian\"\n"})
-	for _, applet := range strings.Fields(string(out)) {
+	for _, applet := range strings.FieldsSeq(string(out)) {
 		if applet != "busybox" {
 			files = append(files, File{Path: "/bin/" + applet, Link: "busybox"})
 		}
