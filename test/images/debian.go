@@ -50,7 +50,7 @@ func closure(programs ...string) ([]File, error) {
 		}
 		for line := range strings.Lines(string(out)) {
 			// libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…), or just the loader's path.
-			for _, word := range strings.FieldsSeq(line) {
+			for word := range strings.FieldsSeq(line) {
 				if !filepath.IsAbs(word) {
 					continue
 				}
@@ -163,7 +163,7 @@ func (m *Image) busybox(dir string) error {
 	}
 	files := append(common(), File{Path: "/bin/busybox", Host: exe, Mode: 0o755},
 		File{Path: "/etc/os-release", Data: "ID=busybox\nPRETTY_NAME=\"busybox of Debian\"\n"})
-	for _, applet := range strings.FieldsSeq(string(out)) {
+	for applet := range strings.FieldsSeq(string(out)) {
 		if applet != "busybox" {
 			files = append(files, File{Path: "/bin/" + applet, Link: "busybox"})
 		}
