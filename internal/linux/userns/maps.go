@@ -87,10 +87,10 @@ func (p *maps) planSingle() {
 // planRoot: root of the host or of a container may map every id it has.
 func (p *maps) planRoot() error {
 	var err error
-	if p.uids, err = readMap("/proc/self/uid_map"); err != nil {
+	if p.uids, err = ReadMap("/proc/self/uid_map"); err != nil {
 		return err
 	}
-	if p.gids, err = readMap("/proc/self/gid_map"); err != nil {
+	if p.gids, err = ReadMap("/proc/self/gid_map"); err != nil {
 		return err
 	}
 	for i := range p.uids {
@@ -119,7 +119,7 @@ func extents(own uint32, ranges []Range) []specs.LinuxIDMapping {
 // mapped keeps the ranges that exist in the caller's own user namespace: inside
 // a container, /etc/subuid may promise ids that the container does not have.
 func mapped(ranges []Range, mapFile string) (kept []Range, lost bool) {
-	own, err := readMap(mapFile)
+	own, err := ReadMap(mapFile)
 	if err != nil {
 		return ranges, false
 	}
@@ -294,4 +294,14 @@ func fingerprint() uint64 {
 		return s
 	}
 	return 1
+}
+
+// Advice says what is poor about the mapping that a user would get now, and the
+// remedies; nothing when it is as it should be. It changes nothing.
+func Advice(uid, gid int) []string {
+	p, err := planMaps(uid, gid)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return p.advice
 }

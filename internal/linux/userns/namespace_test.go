@@ -369,7 +369,7 @@ func TestRootInContainer(t *testing.T) {
 	}
 	dir := place(t)
 	n := ensure(t, dir)
-	own, err := readMap("/proc/self/uid_map")
+	own, err := ReadMap("/proc/self/uid_map")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -139,18 +139,18 @@ func describe(pid int) (*record, error) {
 		return nil, &os.PathError{Op: "stat", Path: base + "/ns/mnt", Err: err}
 	}
 	r.mountID = st.Ino
-	if r.uids, err = readMap(base + "/uid_map"); err != nil {
+	if r.uids, err = ReadMap(base + "/uid_map"); err != nil {
 		return nil, err
 	}
-	if r.gids, err = readMap(base + "/gid_map"); err != nil {
+	if r.gids, err = ReadMap(base + "/gid_map"); err != nil {
 		return nil, err
 	}
 	r.start, err = startTime(pid)
 	return r, err
 }
 
-// readMap reads a uid_map or gid_map, as the caller's namespace sees it.
-func readMap(name string) ([]specs.LinuxIDMapping, error) {
+// ReadMap reads a uid_map or gid_map, as the caller's namespace sees it.
+func ReadMap(name string) ([]specs.LinuxIDMapping, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
