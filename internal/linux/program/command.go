@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,30 +96,4 @@ func (c *Command) Program() *Program {
 	}
 	p.Call(unix.SYS_EXECVE, p.String(c.Path), argv, env)
 	return p
-}
-
-// DieWithParent sends the child sig when the thread that started it dies. The
-// kernel forgets the wish when credentials change or a set-uid program is
-// executed (prctl(2)), so it comes after the former. A parent that died before
-// has closed its end of the socket, which is looked at: getppid(2) could not
-// tell, since in a new pid namespace it is 0 before and after.
-func (p *Program) DieWithParent(sig int) {
-	p.Call(unix.SYS_PRCTL, Int(unix.PR_SET_PDEATHSIG), Int(sig), Int(0), Int(0), Int(0))
-	p.Call(opAlive)
-}
-
-// SetMountAttr adds a mount_setattr(2) of the mount at fd.
-func (p *Program) SetMountAttr(fd Arg, attr unix.MountAttr, recursive bool) Op {
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	f := unix.AT_EMPTY_PATH
-	if recursive {
-		f |= unix.AT_RECURSIVE
-	}
-	return p.Call(unix.SYS_MOUNT_SETATTR, fd, p.Empty(), Int(f), p.Bytes(b), Uint(uint64(len(b))))
-}
-
-// Openat2 adds an openat2(2).
-func (p *Program) Openat2(dir Arg, path string, how unix.OpenHow) Op {
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&how)), unsafe.Sizeof(how))
-	return p.Call(unix.SYS_OPENAT2, dir, p.String(path), p.Bytes(b), Uint(uint64(len(b))))
 }

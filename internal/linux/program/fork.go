@@ -161,6 +161,8 @@ func (im *image) fork() (pid uintptr, errno syscall.Errno) {
 			} else {
 				*(*uint64)(unsafe.Add(im.base, a[0])) = uint64(a[1])
 			}
+		case opLoad:
+			r = uintptr(*(*uint32)(unsafe.Add(im.base, a[0])) & uint32(a[1]))
 		case opExpect:
 			if a[4] == 4 {
 				v = uint64(*(*uint32)(unsafe.Add(im.base, a[0])))
@@ -170,7 +172,7 @@ func (im *image) fork() (pid uintptr, errno syscall.Errno) {
 			if v&uint64(a[1]) != uint64(a[2]) {
 				e = syscall.Errno(a[3])
 			}
-		case opFail, opTagExec:
+		case opFail, opNotFound:
 			e = syscall.Errno(a[0])
 		case opAwait:
 			for awaits++; tokens < awaits && e == 0; {
@@ -230,6 +232,8 @@ func (im *image) fork() (pid uintptr, errno syscall.Errno) {
 				}
 				e = 0
 			}
+		case opKeep:
+			keep(a[:o.nargs], im.sock, im.nofile, im.noRange)
 		case opAlive:
 			r, _, e = syscall.RawSyscall6(syscall.SYS_RECVFROM, im.sock, uintptr(unsafe.Pointer(&buf)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 			if e == 0 && r == 0 {
@@ -271,6 +275,41 @@ fail:
 	syscall.RawSyscall6(syscall.SYS_SENDTO, im.sock, uintptr(unsafe.Pointer(&msg)), unsafe.Sizeof(msg), unix.MSG_NOSIGNAL, 0, 0)
 	for {
 		syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, 0)
+	}
+}
+
+// keep closes all descriptors from 3 up but those in fds and sock.
+//
+//go:nosplit
+//go:norace
+func keep(fds []uintptr, sock, limit uintptr, noRange bool) {
+	for from := uintptr(3); ; {
+		kept := uintptr(0) // the lowest kept descriptor from here on
+		for _, fd := range fds {
+			if fd >= from && (kept == 0 || fd < kept) {
+				kept = fd
+			}
+		}
+		if sock >= from && (kept == 0 || sock < kept) {
+			kept = sock
+		}
+		last := kept - 1
+		if kept == 0 {
+			last = 1<<32 - 1
+		}
+		e := syscall.ENOSYS
+		if !noRange && last >= from {
+			_, _, e = syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, from, last, 0, 0, 0, 0)
+		}
+		if e != 0 {
+			for n := from; n <= min(last, limit); n++ {
+				syscall.RawSyscall6(syscall.SYS_CLOSE, n, 0, 0, 0, 0, 0)
+			}
+		}
+		if kept == 0 {
+			return
+		}
+		from = kept + 1
 	}
 }
 

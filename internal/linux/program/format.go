@@ -135,6 +135,10 @@ func signature(nr uint32) sig {
 		return sig{"read", "fpd"}
 	case unix.SYS_RECVFROM:
 		return sig{"recvfrom", "fpdxpp"}
+	case unix.SYS_SCHED_SETATTR:
+		return sig{"sched_setattr", "dpd"}
+	case unix.SYS_IOPRIO_SET:
+		return sig{"ioprio_set", "ddx"}
 	case unix.SYS_SECCOMP:
 		return sig{"seccomp", "dxp"}
 	case unix.SYS_SETDOMAINNAME:
@@ -151,6 +155,8 @@ func signature(nr uint32) sig {
 		return sig{"setresuid", "ddd"}
 	case unix.SYS_SETSID:
 		return sig{"setsid", ""}
+	case unix.SYS_SOCKET:
+		return sig{"socket", "dxd"}
 	case unix.SYS_SYMLINKAT:
 		return sig{"symlinkat", "sfs"}
 	case unix.SYS_UMASK:
@@ -166,7 +172,7 @@ func signature(nr uint32) sig {
 }
 
 func isExec(nr uint32) bool {
-	return nr == opTagExec || nr == unix.SYS_EXECVE || nr == unix.SYS_EXECVEAT
+	return nr == opNotFound || nr == unix.SYS_EXECVE || nr == unix.SYS_EXECVEAT
 }
 
 func (p *Program) special(o *op) string {
@@ -191,7 +197,7 @@ func (p *Program) special(o *op) string {
 		return fmt.Sprintf("store(%d bytes, %s)", o.args[2], p.arg(o, 1, 'd'))
 	case opExpect:
 		return fmt.Sprintf("verify(value & %#x == %#x)", o.args[1], o.args[2])
-	case opFail, opTagExec:
+	case opFail, opNotFound:
 		return "fail(" + p.arg(o, 0, 'E') + ")"
 	case opAwait:
 		return "await(parent)"
@@ -209,6 +215,10 @@ func (p *Program) special(o *op) string {
 		return "mkpath(" + p.arg(o, 0, 'f') + ", " + p.arg(o, 1, 's') + ", " + kind + ")" + p.into(o)
 	case opCloexec:
 		return "close_range(" + p.arg(o, 0, 'f') + ", ~0, CLOSE_RANGE_CLOEXEC)"
+	case opKeep:
+		return "close_range(3, ~0, 0) but for the program's own"
+	case opLoad:
+		return "load()" + p.into(o)
 	case opAlive:
 		return "verify(parent is alive)"
 	case opExit:

@@ -3,8 +3,11 @@ package program
 import (
 	"encoding/binary"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/errs"
 )
 
 // Program is a list of system calls under construction. The zero value is not
@@ -26,6 +29,8 @@ type Program struct {
 	scratch   bool
 	meanwhile []func(pid int) error
 	syncs     []func(pid int, reply []byte) error
+
+	err error // the first mistake of the builder
 
 	// LegacyClone makes Start behave as on a machine that has no clone3(2):
 	// older than 5.3, or behind a filter that answers ENOSYS.
@@ -109,9 +114,12 @@ func (p *Program) alloc(n, align int) int {
 	return off
 }
 
-// String is the address of s, terminated by NUL. The caller has made sure that
-// s holds none.
+// String is the address of s, terminated by NUL. A string that holds one makes
+// Start fail: the kernel would see less than was checked.
 func (p *Program) String(s string) Arg {
+	if strings.IndexByte(s, 0) >= 0 && p.err == nil {
+		p.err = errs.New(errs.Invalid, "%q: holds a NUL byte", s)
+	}
 	off := p.alloc(len(s)+1, 1)
 	copy(p.mem[off:], s)
 	return Arg{memory, uint64(off)}
@@ -293,7 +301,9 @@ const (
 	opMkpath   // root, path, flags (1: directory), mode, uid, gid
 	opCloexec  // every descriptor from arg up
 	opExit     // status
-	opTagExec  // like opFail; the end of a search for the command
+	opNotFound // like opFail; the end of a search for the command
+	opKeep     // up to six descriptors: closes all others from 3 up
+	opLoad     // slot = *(uint32)(mem + off) & mask
 	opAlive    // ends the child when its parent is gone
 )
 
@@ -346,8 +356,20 @@ func (p *Program) Expect64(addr Arg, mask, value uint64, e unix.Errno) Op {
 	return p.Call(opExpect, Uint(addr.v), Uint(mask), Uint(value), Int(int(e)), Int(8))
 }
 
+// Load32 stores the 32 bits at addr, masked, in s.
+func (p *Program) Load32(s Slot, addr Arg, mask uint32) Op {
+	return p.Call(opLoad, Uint(addr.v), Uint(uint64(mask))).To(s)
+}
+
 // Fail fails with the errno in a.
 func (p *Program) Fail(a Arg) Op { return p.Call(opFail, a) }
+
+// NotFound ends a search for the command to execute: it fails with the errno in
+// a, and the CallError is marked Exec.
+func (p *Program) NotFound(a Arg) Op { return p.Call(opNotFound, a) }
+
+// Err is the first mistake made in building the program, which Start reports too.
+func (p *Program) Err() error { return p.err }
 
 // Meanwhile adds a function that the parent runs right after the clone, while
 // the child works; pid is the child's. Functions run in the order added; the
@@ -377,6 +399,11 @@ func (p *Program) Exit(status int) Op { return p.Call(opExit, Int(status)) }
 
 // Cloexec makes every descriptor from first up close-on-exec.
 func (p *Program) Cloexec(first int) Op { return p.Call(opCloexec, Int(first)) }
+
+// Keep closes every descriptor from 3 up except those in args (at most six) and
+// the program's own: before a wait that may be long, since a descriptor kept by
+// accident keeps somebody's pipe open.
+func (p *Program) Keep(args ...Arg) Op { return p.Call(opKeep, args...) }
 
 // Mkpath opens path below root as openat2 with RESOLVE_IN_ROOT would and
 // creates what is missing, component by component and by descriptor, also where
@@ -410,7 +437,7 @@ func (p *Program) Inherit(args ...Arg) {
 	}
 	for i, a := range args {
 		if a.kind == fdNumber && int(a.v) == i {
-			p.Call(unix.SYS_FCNTL, a, Int(unix.F_SETFD), Int(0))
+			p.Call(unix.SYS_FCNTL, a, Int(unix.F_SETFD), Int(0)) // dup3 refuses equal numbers
 			continue
 		}
 		p.Call(unix.SYS_DUP3, a, FD(i), Int(0))

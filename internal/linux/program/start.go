@@ -34,6 +34,9 @@ type socket struct{ fd int }
 // program, has ended, or is Ready. When a call failed the error holds a
 // *CallError, and no child is left.
 func (p *Program) Start() (*Child, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
 	if p.fork < 0 {
 		return nil, errors.New("program: has no fork")
 	}
@@ -70,7 +73,7 @@ func (p *Program) Start() (*Child, error) {
 	}
 	for _, fn := range p.meanwhile {
 		if err := fn(c.Pid); err != nil {
-			return nil, c.abandon(err)
+			return nil, c.abandon(c.ownError(err))
 		}
 		// EPIPE and the like: the child is gone and its message says why.
 		_ = unix.Sendto(c.sock.fd, []byte{msgToken}, unix.MSG_NOSIGNAL, nil)
@@ -93,6 +96,9 @@ func (p *Program) image() *image {
 		im.scratch = uintptr(size)
 		size += scratchSize
 	}
+	for i := range im.slots {
+		im.slots[i] = ^uintptr(0) // a slot that nothing was stored in is no descriptor
+	}
 	mem := make([]byte, size+8)
 	copy(mem, p.mem)
 	im.base = unsafe.Pointer(&mem[0])
@@ -102,7 +108,7 @@ func (p *Program) image() *image {
 	}
 	im.nofile = 1 << 16
 	for i := range p.ops {
-		if p.ops[i].nr == opCloexec {
+		if p.ops[i].nr == opCloexec || p.ops[i].nr == opKeep {
 			var lim unix.Rlimit
 			if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
 				im.nofile = uintptr(min(lim.Max, 1<<20))
@@ -300,6 +306,21 @@ func (c *Child) follow(untilReady bool) error {
 			if untilReady {
 				return nil
 			}
+		}
+	}
+}
+
+// ownError is what the child has said of its end, if it has: a function of the
+// parent that fails because the child is gone would hide the cause.
+func (c *Child) ownError(err error) error {
+	var buf [unsafe.Sizeof(message{})]byte
+	for {
+		n, _, e := unix.Recvfrom(c.sock.fd, buf[:], unix.MSG_DONTWAIT)
+		if e != nil || n == 0 {
+			return err
+		}
+		if m := (*message)(unsafe.Pointer(&buf)); m.kind == msgError {
+			return c.p.callError(int(m.index), syscall.Errno(m.value))
 		}
 	}
 }

@@ -1,0 +1,254 @@
+package runtime
+
+import (
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/linux/program"
+	"github.com/isle-engine/isle/internal/linux/seccomp"
+)
+
+// compiler is the state of one Compile.
+type compiler struct {
+	p       *program.Program
+	s       *specs.Spec // nil for a process that joins a container
+	o       *Options
+	process *specs.Process
+
+	ns          namespaces
+	userNS      bool // the container's root is not the host's
+	root        program.Arg
+	hierarchies []program.Slot // detached mounts of Options.CgroupV1
+	dev, pts    program.Slot   // the mounts at /dev and /dev/pts, when they are new ones
+	devices     []device
+	slave       program.Slot // of the terminal
+	lsm         program.Slot
+	cwd         program.Slot
+	warnings    []error
+}
+
+// Compile turns s into a program. It validates what the program relies on and
+// makes no change to the machine.
+func Compile(s *specs.Spec, o Options) (*Program, error) {
+	if s == nil || s.Process == nil || s.Linux == nil {
+		return nil, invalid("spec: has no process or no linux section")
+	}
+	c := &compiler{p: program.New(), s: s, o: &o, process: s.Process}
+	if err := c.checkProcess(s.Process); err != nil {
+		return nil, err
+	}
+	filter, err := seccompFilter(s.Linux.Seccomp, o.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ns.parse(s.Linux.Namespaces); err != nil {
+		return nil, err
+	}
+	c.userNS = c.ns.has(unix.CLONE_NEWUSER) || !inInitialUserNS()
+	mounts, err := c.parseMounts()
+	if err != nil {
+		return nil, err
+	}
+	p := c.p
+	newRoot := c.ns.new&unix.CLONE_NEWNS != 0
+
+	// The caller's thread: everything that is named in the host's terms.
+	c.ns.open(p)
+	var rootfs program.Arg
+	if newRoot {
+		if rootfs, err = c.openRoot(); err != nil {
+			return nil, err
+		}
+		c.openSources(mounts)
+		c.findDevices()
+	}
+	out := &Program{p: p, command: s.Process.Args[0], terminal: s.Process.Terminal, start: new(uint64), restarted: c.ns.stages}
+	stdio := standardFiles(p, s.Process.Terminal, o.Stdio)
+
+	// The child.
+	c.fork()
+	p.Meanwhile(c.meanwhile(out))
+	attached := func() { p.Await() }
+	if c.ns.stages {
+		// The second child inherits what the first one was given.
+		attached()
+		attached = func() {}
+	}
+	c.enter()
+	c.openLSM(s.Process)
+
+	if newRoot {
+		p.Step(program.Step{Verb: "make mounts private"})
+		p.Call(unix.SYS_MOUNT, program.Null, p.String("/"), program.Null, program.Int(unix.MS_REC|unix.MS_PRIVATE), program.Null)
+		c.prepareVisible(mounts)
+		if err := c.sysctls(mounts); err != nil {
+			return nil, err
+		}
+		c.pivot(rootfs)
+		c.root = rootfs
+		p.Call(unix.SYS_UMASK, program.Int(0)) // modes below are meant as written
+		for i := range mounts {
+			if mounts[i].cgroup() {
+				continue
+			}
+			if err := c.mount(&mounts[i]); err != nil {
+				return nil, err
+			}
+		}
+		if c.dev == 0 && !c.devIsBound(mounts) {
+			c.devInRoot()
+		}
+		if s.Process.Terminal {
+			if c.pts == 0 {
+				return nil, invalid("terminal: the spec has no devpts at /dev/pts")
+			}
+			c.openTerminal()
+			c.bindConsole()
+		}
+	} else {
+		c.root = program.CWD // / after setns
+		if s.Process.Terminal {
+			c.openTerminalInside()
+		}
+	}
+
+	attached()
+	if c.ns.newCgroup {
+		// After the process is where it shall be: that place becomes the root
+		// of the namespace (cgroup_namespaces(7)).
+		p.Step(program.Step{Verb: "new namespace", Object: "cgroup"})
+		p.Call(unix.SYS_UNSHARE, program.Int(unix.CLONE_NEWCGROUP))
+	}
+	if newRoot {
+		for i := range mounts {
+			if mounts[i].cgroup() {
+				if err := c.mount(&mounts[i]); err != nil {
+					return nil, err
+				}
+			}
+		}
+		c.mask(s.Linux.MaskedPaths)
+		c.readonlyPaths(s.Linux.ReadonlyPaths)
+	}
+	c.openCwd(s.Process, true)
+	if newRoot {
+		c.finishRoot()
+	}
+	c.names()
+	if err := c.finish(s.Process, stdio, filter); err != nil {
+		return nil, err
+	}
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	out.warnings = c.warnings
+	return out, nil
+}
+
+// checkProcess refuses what would only be noticed in the child.
+func (c *compiler) checkProcess(pr *specs.Process) error {
+	if len(pr.Args) == 0 || pr.Args[0] == "" {
+		return invalid("process: no command")
+	}
+	if pr.Cwd != "" && !path.IsAbs(pr.Cwd) {
+		return invalid("working directory %q: not an absolute path", pr.Cwd)
+	}
+	if pr.User.UID == ^uint32(0) || pr.User.GID == ^uint32(0) {
+		return invalid("user %d:%d: id out of range", pr.User.UID, pr.User.GID) // -1 means "leave it" to setresuid
+	}
+	for _, g := range pr.User.AdditionalGids {
+		if g == ^uint32(0) {
+			return invalid("group %d: id out of range", g)
+		}
+	}
+	return nil
+}
+
+func seccompFilter(s *specs.LinuxSeccomp, ready *seccomp.Filter) (*seccomp.Filter, error) {
+	if ready != nil {
+		return ready, nil
+	}
+	f, err := seccomp.Compile(s)
+	if err != nil {
+		return nil, err
+	}
+	if f != nil && f.Notify {
+		return nil, unsupported("seccomp: a profile that notifies an agent")
+	}
+	return f, nil
+}
+
+// openRoot returns the detached mount that becomes the container's root.
+func (c *compiler) openRoot() (program.Arg, error) {
+	p := c.p
+	if c.o.Rootfs != nil {
+		return p.File(c.o.Rootfs), nil
+	}
+	if c.s.Root == nil || c.s.Root.Path == "" {
+		return program.Null, invalid("spec: has no root")
+	}
+	root := p.Slot("rootfs")
+	p.Step(program.Step{Verb: "root", Src: c.s.Root.Path})
+	p.Call(unix.SYS_OPEN_TREE, program.CWD, p.String(c.s.Root.Path), program.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)).To(root)
+	p.SetMountAttr(root.Arg(), unix.MountAttr{Propagation: unix.MS_PRIVATE}, true)
+	return root.Arg(), nil
+}
+
+// pivot makes rootfs the root of the mount namespace and gets rid of the host's.
+//
+// The new root is mounted on top of the old one: a place that always exists.
+// pivot_root(".", ".") then stacks the old root on top of the new one, where
+// the unmount finds it (pivot_root(2), NOTES).
+func (c *compiler) pivot(rootfs program.Arg) {
+	p := c.p
+	dot := p.String(".")
+	p.Step(program.Step{Verb: "change root"})
+	p.Call(unix.SYS_MOVE_MOUNT, rootfs, p.Empty(), program.CWD, p.String("/"), program.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	p.Call(unix.SYS_FCHDIR, rootfs)
+	p.Call(unix.SYS_PIVOT_ROOT, dot, dot)
+	p.Call(unix.SYS_UMOUNT2, dot, program.Int(unix.MNT_DETACH))
+}
+
+// finishRoot sets what the root mount itself shall be, once nothing has to be
+// created in it any more.
+func (c *compiler) finishRoot() {
+	var attr unix.MountAttr
+	recursive := false
+	flags := ""
+	if c.s.Root != nil && c.s.Root.Readonly {
+		attr.Attr_set = unix.MOUNT_ATTR_RDONLY
+		flags = "ro"
+	}
+	if prop, rec, ok := propagation(c.s.Linux.RootfsPropagation); ok && prop != unix.MS_PRIVATE {
+		// A private mount cannot become a slave of anything: the wish is then
+		// about what is mounted later, as with runc.
+		attr.Propagation = prop
+		recursive = rec
+		flags = strings.TrimPrefix(flags+","+c.s.Linux.RootfsPropagation, ",")
+	}
+	if attr == (unix.MountAttr{}) {
+		return
+	}
+	c.p.Step(program.Step{Verb: "remount", Dst: "/", Flags: flags})
+	if recursive && attr.Attr_set != 0 {
+		c.p.SetMountAttr(c.root, unix.MountAttr{Attr_set: attr.Attr_set}, false)
+		attr.Attr_set = 0
+	}
+	c.p.SetMountAttr(c.root, attr, recursive)
+}
+
+// names sets the names of the container's UTS namespace.
+func (c *compiler) names() {
+	p := c.p
+	if n := c.s.Hostname; n != "" {
+		p.Step(program.Step{Verb: "host name", Object: n})
+		p.Call(unix.SYS_SETHOSTNAME, p.String(n), program.Int(len(n)))
+	}
+	if n := c.s.Domainname; n != "" {
+		p.Step(program.Step{Verb: "domain name", Object: n})
+		p.Call(unix.SYS_SETDOMAINNAME, p.String(n), program.Int(len(n)))
+	}
+}

@@ -1,0 +1,65 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/program"
+)
+
+// CallError is a system call that failed; errors of Start and Exec hold one.
+type CallError = program.CallError
+
+// startError gives err the exit code and, for the command itself, the words
+// that Docker has.
+func startError(err error, command string) error {
+	var ce *CallError
+	if errors.As(err, &ce) && ce.Exec {
+		return execError(ce, command)
+	}
+	return errs.WithExit(err, errs.ExitEngine)
+}
+
+// commandError is a command that cannot be executed. Its text is Docker's; the
+// call stays reachable for whoever wants to know more.
+type commandError struct {
+	text string
+	call *CallError
+}
+
+func (e *commandError) Error() string { return e.text }
+func (e *commandError) Unwrap() error { return e.call }
+
+func execError(ce *CallError, command string) error {
+	e := &commandError{call: ce}
+	switch ce.Errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		if strings.Contains(command, "/") {
+			e.text = fmt.Sprintf("exec: %q: stat %s: no such file or directory", command, command)
+		} else {
+			e.text = fmt.Sprintf("exec: %q: executable file not found in $PATH", command)
+		}
+		return errs.WithExit(errs.As(errs.NotFound, e), errs.ExitNotFound)
+	case unix.ENOEXEC:
+		e.text = fmt.Sprintf("exec: %q: exec format error", command)
+		return errs.WithExit(errs.Hint(errs.As(errs.Invalid, e), "a script needs a first line such as #!/bin/sh; a binary must be of this machine's architecture"), errs.ExitNotExecutable)
+	case unix.EACCES, unix.EISDIR:
+		e.text = fmt.Sprintf("exec: %q: permission denied", command)
+		return errs.WithExit(errs.As(errs.Denied, e), errs.ExitNotExecutable)
+	}
+	e.text = fmt.Sprintf("exec: %q: %s", command, syscall.Errno(ce.Errno).Error())
+	return errs.WithExit(e, errs.ExitNotExecutable)
+}
+
+func invalid(format string, args ...any) error {
+	return errs.WithExit(errs.New(errs.Invalid, format, args...), errs.ExitEngine)
+}
+
+func unsupported(format string, args ...any) error {
+	return errs.WithExit(errs.New(errs.Unsupported, format, args...), errs.ExitEngine)
+}

@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"errors"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/program"
+	"github.com/isle-engine/isle/internal/linux/seccomp"
+)
+
+// Target is the container that Exec enters.
+type Target struct {
+	Pid    int
+	Pidfd  *os.File // of the same process; nil: opened from Pid
+	Cgroup Cgroup   // nil: the caller's
+}
+
+// ExecOptions are what Exec needs beside the process.
+type ExecOptions struct {
+	Stdio     Stdio
+	Pdeathsig bool
+	// Seccomp is the container's filter; nil: none.
+	Seccomp *seccomp.Filter
+	// Clone joins the pid namespace by a second clone, as callers must that are
+	// not privileged where they are; Exec falls back to it by itself.
+	Clone bool
+}
+
+// Exec starts a process in all namespaces of a container that runs. It returns
+// as Start does.
+func Exec(t Target, pr *specs.Process, o ExecOptions) (*Process, error) {
+	if t.Pidfd == nil {
+		fd, err := unix.PidfdOpen(t.Pid, 0)
+		if err != nil {
+			return nil, errs.WithExit(fmt.Errorf("process %d: %w", t.Pid, err), errs.ExitEngine)
+		}
+		t.Pidfd = os.NewFile(uintptr(fd), "pidfd "+strconv.Itoa(t.Pid))
+		defer t.Pidfd.Close()
+	}
+	prog, err := compileExec(t, pr, o)
+	if err != nil {
+		return nil, err
+	}
+	proc, err := prog.Start()
+	var ce *CallError
+	if !o.Clone && errors.As(err, &ce) && ce.Errno == unix.EPERM && ce.Name == "clone3" {
+		// The caller's thread may not take on the pid namespace: it has no
+		// privilege where it is, only in the user namespace it will join.
+		o.Clone = true
+		if prog, err = compileExec(t, pr, o); err != nil {
+			return nil, err
+		}
+		proc, err = prog.Start()
+	}
+	return proc, err
+}
+
+// compileExec is Compile for a process that joins.
+func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
+	c := &compiler{
+		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig},
+		process: pr, root: program.CWD,
+	}
+	if err := c.checkProcess(pr); err != nil {
+		return nil, err
+	}
+	flags, err := differing(t.Pid)
+	if err != nil {
+		return nil, errs.WithExit(err, errs.ExitEngine)
+	}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		c.ns.joins = []join{{flag: unix.CLONE_NEWUSER}}
+	}
+	c.userNS = flags&unix.CLONE_NEWUSER != 0 || !inInitialUserNS()
+	p := c.p
+	stdio := standardFiles(p, pr.Terminal, o.Stdio)
+	clone := program.Clone{}
+	if t.Cgroup != nil {
+		clone.Cgroup = t.Cgroup.File()
+	}
+	clones := o.Clone && flags&unix.CLONE_NEWPID != 0
+	if !clones && flags&unix.CLONE_NEWPID != 0 {
+		clone.PIDNS = t.Pidfd
+		flags &^= unix.CLONE_NEWPID
+	}
+	out := &Program{p: p, command: pr.Args[0], terminal: pr.Terminal, start: new(uint64), restarted: clones}
+	p.Step(program.Step{Verb: "clone"})
+	p.Fork(clone)
+	p.Meanwhile(c.meanwhile(out))
+	c.openLSM(pr)
+	// Before the container's processes can see this one (see enter).
+	p.Step(program.Step{Verb: "hide from the container"})
+	p.Call(unix.SYS_PRCTL, program.Int(unix.PR_SET_DUMPABLE), program.Int(0), program.Int(0), program.Int(0), program.Int(0))
+	if clones {
+		p.Await() // the second child inherits the cgroup
+	}
+	if flags != 0 {
+		p.Step(program.Step{Verb: "join container", Object: strconv.Itoa(t.Pid)})
+		p.Call(unix.SYS_SETNS, p.File(t.Pidfd), program.Uint(flags))
+	}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		c.becomeRoot(nil, nil)
+	}
+	if clones {
+		p.Reclone()
+	}
+	if pr.Terminal {
+		c.openTerminalInside()
+	}
+	c.openCwd(pr, false)
+	if !clones {
+		p.Await()
+	}
+	if err := c.finish(pr, stdio, o.Seccomp); err != nil {
+		return nil, err
+	}
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	out.warnings = c.warnings
+	return out, nil
+}
+
+// differing returns the namespaces of pid that the caller is not in. Joining
+// one's own user namespace is an error, joining another's own is just work.
+func differing(pid int) (uint64, error) {
+	var flags uint64
+	base := "/proc/" + strconv.Itoa(pid) + "/ns/"
+	for _, ns := range [...]struct {
+		name string
+		flag uint64
+	}{
+		{"user", unix.CLONE_NEWUSER}, {"mnt", unix.CLONE_NEWNS}, {"pid", unix.CLONE_NEWPID}, {"net", unix.CLONE_NEWNET},
+		{"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"cgroup", unix.CLONE_NEWCGROUP}, {"time", unix.CLONE_NEWTIME},
+	} {
+		var theirs, ours [64]byte
+		n, err := unix.Readlink(base+ns.name, theirs[:])
+		if errors.Is(err, unix.ENOENT) && ns.flag == unix.CLONE_NEWTIME {
+			continue // a kernel without time namespaces
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%s namespace of process %d: %w", ns.name, pid, err)
+		}
+		m, err := unix.Readlink("/proc/self/ns/"+ns.name, ours[:])
+		if err != nil {
+			return 0, fmt.Errorf("own %s namespace: %w", ns.name, err)
+		}
+		if string(theirs[:n]) != string(ours[:m]) {
+			flags |= ns.flag
+		}
+	}
+	return flags, nil
+}

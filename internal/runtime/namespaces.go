@@ -1,0 +1,377 @@
+package runtime
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/program"
+)
+
+// namespaces is what the spec asks for, sorted by what has to be done.
+type namespaces struct {
+	new       uint64 // CLONE_NEW* of new ones, without the cgroup namespace
+	newCgroup bool
+	joins     []join
+	// stages: the namespaces cannot all be had by one clone. The first child
+	// joins and unshares, a second one is born into the result.
+	stages bool
+}
+
+type join struct {
+	flag uint64
+	path string
+	slot program.Slot
+}
+
+func (n *namespaces) has(flag uint64) bool {
+	for _, j := range n.joins {
+		if j.flag == flag {
+			return true
+		}
+	}
+	return n.new&flag != 0
+}
+
+func (n *namespaces) parse(list []specs.LinuxNamespace) error {
+	var seen uint64
+	for _, ns := range list {
+		flag, ok := cloneFlag(ns.Type)
+		if !ok {
+			return invalid("namespace %q: unknown type", ns.Type)
+		}
+		if seen&flag != 0 {
+			return invalid("namespace %q: given twice", ns.Type)
+		}
+		seen |= flag
+		switch {
+		case ns.Path != "":
+			n.joins = append(n.joins, join{flag: flag, path: ns.Path})
+		case flag == unix.CLONE_NEWCGROUP:
+			n.newCgroup = true
+		default:
+			n.new |= flag
+		}
+	}
+	// A joined user namespace gives the right to join the others, so it is
+	// first. A new one takes the right away, so it comes after all joins.
+	for i, j := range n.joins {
+		if j.flag == unix.CLONE_NEWUSER {
+			n.joins[0], n.joins[i] = n.joins[i], n.joins[0]
+		}
+	}
+	if seen&unix.CLONE_NEWNS == 0 {
+		return unsupported("namespace \"mount\": a container needs its own")
+	}
+	joins := func(flag uint64) bool { return n.has(flag) && n.new&flag == 0 }
+	n.stages = joins(unix.CLONE_NEWPID) || n.new&unix.CLONE_NEWTIME != 0 ||
+		n.new&unix.CLONE_NEWUSER != 0 && len(n.joins) > 0 ||
+		n.new&unix.CLONE_NEWPID != 0 && joins(unix.CLONE_NEWUSER)
+	return nil
+}
+
+func cloneFlag(t specs.LinuxNamespaceType) (uint64, bool) {
+	switch t {
+	case specs.UserNamespace:
+		return unix.CLONE_NEWUSER, true
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID, true
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS, true
+	case specs.NetworkNamespace:
+		return unix.CLONE_NEWNET, true
+	case specs.UTSNamespace:
+		return unix.CLONE_NEWUTS, true
+	case specs.IPCNamespace:
+		return unix.CLONE_NEWIPC, true
+	case specs.CgroupNamespace:
+		return unix.CLONE_NEWCGROUP, true
+	case specs.TimeNamespace:
+		return unix.CLONE_NEWTIME, true
+	}
+	return 0, false
+}
+
+func flagName(flag uint64) string {
+	for _, t := range [...]specs.LinuxNamespaceType{
+		specs.UserNamespace, specs.PIDNamespace, specs.MountNamespace, specs.NetworkNamespace,
+		specs.UTSNamespace, specs.IPCNamespace, specs.CgroupNamespace, specs.TimeNamespace,
+	} {
+		if f, _ := cloneFlag(t); f == flag {
+			return string(t)
+		}
+	}
+	return "unknown"
+}
+
+// open opens the namespaces to join, as the caller sees them.
+func (n *namespaces) open(p *program.Program) {
+	for i := range n.joins {
+		j := &n.joins[i]
+		p.Step(program.Step{Verb: "open namespace", Object: flagName(j.flag), Src: j.path})
+		j.slot = p.Slot(flagName(j.flag) + " namespace")
+		p.Call(unix.SYS_OPENAT, program.CWD, p.String(j.path), program.Int(unix.O_RDONLY|unix.O_CLOEXEC)).To(j.slot)
+	}
+}
+
+// fork makes the child, in its new namespaces if one clone is enough for them.
+func (c *compiler) fork() {
+	clone := program.Clone{}
+	if c.o.Cgroup != nil {
+		clone.Cgroup = c.o.Cgroup.File()
+	}
+	if !c.ns.unshares() {
+		clone.Flags = c.ns.new
+	}
+	if clone.Flags&unix.CLONE_NEWUSER != 0 {
+		// The child is there at once, so the parent need not be asked.
+		c.p.Meanwhile(c.writeMaps)
+	}
+	c.p.Step(program.Step{Verb: "clone"})
+	c.p.Fork(clone)
+}
+
+// unshares reports whether the new namespaces are made by the child: after it
+// has joined others, where that matters.
+func (n *namespaces) unshares() bool {
+	return n.stages || len(n.joins) > 0 && n.joins[0].flag == unix.CLONE_NEWUSER
+}
+
+// enter brings the child into all namespaces but the cgroup one.
+func (c *compiler) enter() {
+	p, n := c.p, &c.ns
+	newUser := n.new&unix.CLONE_NEWUSER != 0
+	if newUser && !n.unshares() {
+		p.Step(program.Step{Verb: "new namespace", Object: "user"})
+		p.Await()
+		c.becomeRoot(c.s.Linux.UIDMappings, c.s.Linux.GIDMappings)
+	}
+	for _, j := range n.joins {
+		p.Step(program.Step{Verb: "join namespace", Object: flagName(j.flag), Src: j.path})
+		p.Call(unix.SYS_SETNS, j.slot.Arg(), program.Uint(j.flag))
+		if j.flag == unix.CLONE_NEWUSER {
+			c.becomeRoot(nil, nil)
+		}
+	}
+	if n.unshares() && n.new != 0 {
+		p.Step(program.Step{Verb: "new namespaces"})
+		p.Call(unix.SYS_UNSHARE, program.Uint(n.new))
+		if newUser {
+			p.Sync(program.Null, 0, func(pid int, _ []byte) error { return c.writeMaps(pid) })
+			c.becomeRoot(c.s.Linux.UIDMappings, c.s.Linux.GIDMappings)
+		}
+	}
+	if n.new&unix.CLONE_NEWTIME != 0 && len(c.s.Linux.TimeOffsets) > 0 {
+		// The offsets can be written until the first process enters, which the
+		// second child is (time_namespaces(7)).
+		p.Step(program.Step{Verb: "clock offsets"})
+		p.Sync(program.Null, 0, func(pid int, _ []byte) error { return writeTimeOffsets(pid, c.s.Linux.TimeOffsets) })
+	}
+	if n.stages {
+		p.Step(program.Step{Verb: "enter namespaces"})
+		p.Reclone()
+	}
+	// From here on processes of a joined container may see this one. It is
+	// still a copy of the caller: nobody shall trace it or open its files
+	// under /proc (CVE-2016-9962, CVE-2019-5736). execve makes it dumpable again.
+	p.Step(program.Step{Verb: "hide from the container"})
+	p.Call(unix.SYS_PRCTL, program.Int(unix.PR_SET_DUMPABLE), program.Int(0), program.Int(0), program.Int(0), program.Int(0))
+	if n.new&unix.CLONE_NEWNET != 0 {
+		c.loopback()
+	}
+}
+
+// becomeRoot gives the child the namespace's root ids, or the first ids that
+// are mapped: files are created with them. Capabilities do not depend on it.
+func (c *compiler) becomeRoot(uids, gids []specs.LinuxIDMapping) {
+	uid, gid := first(uids), first(gids)
+	p := c.p
+	// EINVAL: root is not mapped in a namespace that somebody else made.
+	p.Call(unix.SYS_SETRESGID, gid, gid, gid).Ignore(unix.EINVAL)
+	p.Call(unix.SYS_SETRESUID, uid, uid, uid).Ignore(unix.EINVAL)
+}
+
+func first(maps []specs.LinuxIDMapping) program.Arg {
+	id := uint32(0)
+	for i, m := range maps {
+		if i == 0 || m.ContainerID < id {
+			id = m.ContainerID
+		}
+	}
+	return program.Uint(uint64(id))
+}
+
+// loopback brings the loopback interface of the new network namespace up.
+func (c *compiler) loopback() {
+	p := c.p
+	var req [40]byte // struct ifreq: 16 bytes of name, then the flags
+	copy(req[:], "lo")
+	req[16], req[17] = unix.IFF_UP|unix.IFF_RUNNING&0xff, unix.IFF_RUNNING>>8
+	s := p.Slot("socket")
+	p.Step(program.Step{Verb: "bring up", Object: "lo"})
+	p.Call(unix.SYS_SOCKET, program.Int(unix.AF_INET), program.Int(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), program.Int(0)).To(s)
+	p.Call(unix.SYS_IOCTL, s.Arg(), program.Int(unix.SIOCSIFFLAGS), p.Bytes(req[:]))
+}
+
+// writeMaps writes the id maps of the new user namespace that pid is in. The
+// caller has the capabilities for it over its own namespace.
+func (c *compiler) writeMaps(pid int) error {
+	l := c.s.Linux
+	proc := "/proc/" + strconv.Itoa(pid)
+	if err := writeFile(proc+"/uid_map", formatMap(l.UIDMappings)); err != nil {
+		return mapError("uid_map", l.UIDMappings, err)
+	}
+	err := writeFile(proc+"/gid_map", formatMap(l.GIDMappings))
+	if errors.Is(err, unix.EPERM) {
+		// Without CAP_SETGID over the parent namespace a map is accepted only
+		// once setgroups(2) is given up (user_namespaces(7)).
+		if err := writeFile(proc+"/setgroups", []byte("deny")); err != nil {
+			return fmt.Errorf("write setgroups: %w", err)
+		}
+		err = writeFile(proc+"/gid_map", formatMap(l.GIDMappings))
+	}
+	if err != nil {
+		return mapError("gid_map", l.GIDMappings, err)
+	}
+	return nil
+}
+
+func mapError(file string, maps []specs.LinuxIDMapping, err error) error {
+	return fmt.Errorf("write %s %q: %w", file, bytes.TrimSpace(formatMap(maps)), err)
+}
+
+func formatMap(maps []specs.LinuxIDMapping) []byte {
+	var b []byte
+	for _, m := range maps {
+		b = strconv.AppendUint(b, uint64(m.ContainerID), 10)
+		b = append(b, ' ')
+		b = strconv.AppendUint(b, uint64(m.HostID), 10)
+		b = append(b, ' ')
+		b = strconv.AppendUint(b, uint64(m.Size), 10)
+		b = append(b, '\n')
+	}
+	return b
+}
+
+func writeTimeOffsets(pid int, offsets map[string]specs.LinuxTimeOffset) error {
+	var b []byte
+	for _, clock := range [...]string{"monotonic", "boottime"} {
+		if o, ok := offsets[clock]; ok {
+			b = fmt.Appendf(b, "%s %d %d\n", clock, o.Secs, o.Nanosecs)
+		}
+	}
+	if err := writeFile("/proc/"+strconv.Itoa(pid)+"/timens_offsets", b); err != nil {
+		return fmt.Errorf("write timens_offsets %q: %w", bytes.TrimSpace(b), err)
+	}
+	return nil
+}
+
+// writeFile writes a file of /proc in one write, which such files want.
+func writeFile(name string, data []byte) error {
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, data)
+	return errors.Join(err, unix.Close(fd))
+}
+
+// readSmall reads a file of /proc that fits buf.
+func readSmall(name string, buf []byte) ([]byte, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		return nil, err
+	}
+	return buf[:n], nil
+}
+
+// inInitialUserNS reports whether this process is in the first user namespace,
+// whose number the kernel fixes (PROC_USER_INIT_INO).
+func inInitialUserNS() bool {
+	var buf [64]byte
+	n, err := unix.Readlink("/proc/self/ns/user", buf[:])
+	// ENOENT: a kernel without user namespaces.
+	return err == nil && string(buf[:n]) == "user:[4026531837]" || errors.Is(err, unix.ENOENT)
+}
+
+// meanwhile is what the parent does for the child while it mounts.
+func (c *compiler) meanwhile(out *Program) func(pid int) error {
+	return func(pid int) error {
+		if c.o.Cgroup != nil {
+			if err := c.o.Cgroup.Attach(pid); err != nil {
+				return err
+			}
+		}
+		if adj := c.process.OOMScoreAdj; adj != nil {
+			w, err := setOOMScoreAdj(pid, *adj)
+			if err != nil {
+				return err
+			}
+			if w != nil {
+				out.warnings = append(out.warnings, w)
+			}
+		}
+		st, err := startTime(pid)
+		*out.start = st
+		return err
+	}
+}
+
+// setOOMScoreAdj sets pid's oom_score_adj. Less than what it was born with
+// needs CAP_SYS_RESOURCE, which many places that run containers in containers
+// do not have: the value is then left alone, and said.
+func setOOMScoreAdj(pid, adj int) (warning, err error) {
+	name := "/proc/" + strconv.Itoa(pid) + "/oom_score_adj"
+	err = writeFile(name, strconv.AppendInt(nil, int64(adj), 10))
+	if errors.Is(err, unix.EACCES) {
+		var buf [16]byte
+		now, rerr := readSmall(name, buf[:])
+		if rerr != nil {
+			return nil, fmt.Errorf("read oom_score_adj: %w", rerr)
+		}
+		return fmt.Errorf("oom_score_adj %d: stays at %s: lowering it needs CAP_SYS_RESOURCE", adj, bytes.TrimSpace(now)), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("oom_score_adj %d: %w", adj, err)
+	}
+	return nil, nil
+}
+
+// startTime is field 22 of /proc/PID/stat. The command's name, field 2, may
+// hold blanks and parentheses; the last parenthesis ends it.
+func startTime(pid int) (uint64, error) {
+	var buf [1024]byte
+	b, err := readSmall("/proc/"+strconv.Itoa(pid)+"/stat", buf[:])
+	if err != nil {
+		return 0, fmt.Errorf("start time of process %d: %w", pid, err)
+	}
+	rest := b[bytes.LastIndexByte(b, ')')+1:]
+	for range 19 {
+		i := bytes.IndexByte(rest[1:], ' ')
+		if i < 0 {
+			return 0, errs.New(errs.Corrupt, "start time of process %d: unexpected %q", pid, b)
+		}
+		rest = rest[1+i:]
+	}
+	n := uint64(0)
+	for _, d := range rest {
+		if d < '0' || d > '9' {
+			if d == ' ' && n == 0 {
+				continue
+			}
+			break
+		}
+		n = n*10 + uint64(d-'0')
+	}
+	return n, nil
+}

@@ -1,0 +1,143 @@
+package runtime
+
+import (
+	"os"
+
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/program"
+	"github.com/isle-engine/isle/internal/linux/seccomp"
+)
+
+// Stdio are the standard files of a process; a nil one is /dev/null. They are
+// not used when the process gets a terminal.
+type Stdio struct{ In, Out, Err *os.File }
+
+// Cgroup is where a process is to live.
+type Cgroup interface {
+	// File is the directory of the v2 cgroup to be born into; nil for none.
+	File() *os.File
+	// Attach moves the process into v1 hierarchies. It runs in the parent while
+	// the child is busy; nothing of the container runs before it has returned.
+	Attach(pid int) error
+}
+
+// Hierarchy is a v1 cgroup hierarchy as it shall appear below /sys/fs/cgroup.
+type Hierarchy struct {
+	Name   string // "memory", or "cpu,cpuacct", which gets a link for each part
+	Source string // host directory of the container's own cgroup in it
+}
+
+// Options are what Compile needs beside the spec.
+type Options struct {
+	// Rootfs is the detached mount that becomes the root; nil: a clone of the
+	// mount at spec.Root.Path.
+	Rootfs *os.File
+	Stdio  Stdio
+	Cgroup Cgroup // nil: the caller's
+	// CgroupV1, when not empty, is what a mount of type "cgroup" shows.
+	// Otherwise such a mount is cgroup v2.
+	CgroupV1 []Hierarchy
+	// Init is the sealed memory file of an init that is executed with the
+	// command as its arguments (package linux/pid1).
+	Init *os.File
+	// Pdeathsig makes the container die with the thread that starts it.
+	Pdeathsig bool
+	// Gate is read just before execve: one byte lets the container run, end of
+	// file ends it. Start returns when everything else is done.
+	Gate *os.File
+	// Binds are detached mounts that replace the sources of bind mounts, by
+	// destination as the spec has it.
+	Binds map[string]*os.File
+	// Seccomp is used in place of compiling spec.Linux.Seccomp.
+	Seccomp *seccomp.Filter
+}
+
+// Program is a compiled container.
+type Program struct {
+	p        *program.Program
+	command  string // as the user typed it
+	warnings []error
+	start    *uint64 // start time, filled while the child works
+	terminal bool
+	// restarted: the process is a second child, later than *start says.
+	restarted bool
+}
+
+// Process is a process that runs in a container.
+type Process struct {
+	Pid   int
+	Pidfd *os.File
+	// Console is the master of the process's terminal.
+	Console *os.File
+	// StartTime is field 22 of /proc/PID/stat: with Pid it names the process
+	// for as long as the machine is up.
+	StartTime uint64
+	// Warnings are what could not be done as asked but need not fail.
+	Warnings []error
+
+	child   *program.Child
+	command string
+}
+
+// Start makes the container and returns once its command has been executed, or,
+// with a Gate, once that is all that is left. An error names the call that
+// failed (*program.CallError) and has Docker's exit code.
+func (p *Program) Start() (*Process, error) {
+	child, err := p.p.Start()
+	if err != nil {
+		return nil, startError(err, p.command)
+	}
+	proc := &Process{
+		Pid: child.Pid, Pidfd: child.Pidfd, StartTime: *p.start, Warnings: p.warnings,
+		child: child, command: p.command,
+	}
+	if p.restarted {
+		// Field 22 of a process that has ended by now is still there: it is not reaped.
+		if proc.StartTime, err = startTime(child.Pid); err != nil {
+			return nil, errs.WithExit(err, errs.ExitEngine)
+		}
+	}
+	for _, w := range child.Warnings {
+		proc.Warnings = append(proc.Warnings, w)
+	}
+	for i, f := range child.Files {
+		if i == 0 && p.terminal {
+			proc.Console = f
+			continue
+		}
+		_ = f.Close() // none is sent without a terminal
+	}
+	return proc, nil
+}
+
+// Executed waits until a process that was started with a Gate has passed it and
+// has been executed. Without a Gate it returns at once.
+func (p *Process) Executed() error {
+	if err := p.child.Wait(); err != nil {
+		return startError(err, p.command)
+	}
+	return nil
+}
+
+// Call is one system call of a program, for people.
+type Call struct {
+	Child bool   // made by the child, not by the caller
+	Step  string // what it is for, "" where the call says it all
+	Text  string // as strace prints it
+}
+
+// Calls are the program's calls in order. Calls with the same Step that follow
+// one another belong together.
+func (p *Program) Calls() []Call {
+	calls := make([]Call, p.p.Len())
+	for i := range calls {
+		calls[i] = Call{Child: p.p.InChild(i), Text: p.p.Text(i)}
+		if s := p.p.StepOf(i); s.Verb != "" {
+			calls[i].Step = s.String()
+		}
+	}
+	return calls
+}
+
+// Warnings are what Compile already knows will not be as asked.
+func (p *Program) Warnings() []error { return p.warnings }
