@@ -1,0 +1,94 @@
+package cli
+
+// command is one command of the table. The flags are made by setup, for the
+// chosen command only: building those of all would cost every start a millisecond.
+type command struct {
+	// paths are the command's spellings, the main one first: "ps", "container ls".
+	paths []string
+	group string
+	short string // one line, for the lists of commands
+	usage string // what follows the name
+	// min and max are how many arguments it takes; -1: any number.
+	min, max int
+	// wordsEndFlags: the first argument ends the flags (run IMAGE COMMAND -x).
+	wordsEndFlags bool
+	// engineExit is the exit code of failures that carry none of their own.
+	engineExit int
+	// setup fills c.flags and returns what to do once they are parsed.
+	setup func(c *call) func() error
+}
+
+const (
+	groupCommon = "Common Commands"
+	groupAll    = "Commands"
+)
+
+// commands is the table. It is a function so that it costs nothing at start and
+// may be used by the commands themselves (help, completion).
+func commands() []command {
+	return []command{
+		{paths: []string{"run", "container run"}, group: groupCommon, short: "Create and run a new container from an image", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, engineExit: 125, setup: cmdRun},
+		{paths: []string{"exec", "container exec"}, group: groupCommon, short: "Execute a command in a running container", usage: "[OPTIONS] CONTAINER COMMAND [ARG...]", min: 2, max: -1, wordsEndFlags: true, setup: cmdExec},
+		{paths: []string{"ps", "container ls", "container list", "container ps"}, group: groupCommon, short: "List containers", usage: "[OPTIONS]", setup: cmdPs},
+		{paths: []string{"pull", "image pull"}, group: groupCommon, short: "Download an image from a registry", usage: "[OPTIONS] NAME[:TAG|@DIGEST]", min: 1, max: 1, setup: cmdPull},
+		{paths: []string{"images", "image ls", "image list"}, group: groupCommon, short: "List images", usage: "[OPTIONS] [REPOSITORY[:TAG]]", max: 1, setup: cmdImages},
+		{paths: []string{"version"}, group: groupCommon, short: "Show the version of isle", usage: "[OPTIONS]", setup: cmdVersion},
+		{paths: []string{"info", "system info"}, group: groupCommon, short: "Show what isle knows of this machine", usage: "[OPTIONS]", setup: cmdInfo},
+
+		{paths: []string{"attach", "container attach"}, group: groupAll, short: "Attach this terminal to a running container", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdAttach},
+		{paths: []string{"completion"}, group: groupAll, short: "Print the completion script for a shell", usage: "bash|zsh|fish", min: 1, max: 1, setup: cmdCompletion},
+		{paths: []string{"create", "container create"}, group: groupAll, short: "Create a new container", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, setup: cmdCreate},
+		{paths: []string{"help"}, group: groupAll, short: "Show the help of a command", usage: "[COMMAND]", max: -1, setup: cmdHelp},
+		{paths: []string{"import", "image import"}, group: groupAll, short: "Make an image of a root file system's tar archive", usage: "[OPTIONS] file|- [REPOSITORY[:TAG]]", min: 1, max: 2, setup: cmdImport},
+		{paths: []string{"inspect"}, group: groupAll, short: "Show everything about containers and images", usage: "[OPTIONS] NAME|ID [NAME|ID...]", min: 1, max: -1, setup: cmdInspect},
+		{paths: []string{"kill", "container kill"}, group: groupAll, short: "Kill running containers, or send them a signal", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdKill},
+		{paths: []string{"load", "image load"}, group: groupAll, short: "Load images from a tar archive or standard input", usage: "[OPTIONS]", setup: cmdLoad},
+		{paths: []string{"logs", "container logs"}, group: groupAll, short: "Show the log of a container", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdLogs},
+		{paths: []string{"rm", "container rm", "container remove"}, group: groupAll, short: "Remove containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdRm},
+		{paths: []string{"rmi", "image rm", "image remove"}, group: groupAll, short: "Remove images", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdRmi},
+		{paths: []string{"start", "container start"}, group: groupAll, short: "Start containers that were created or have ended", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStart},
+		{paths: []string{"stop", "container stop"}, group: groupAll, short: "Stop running containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStop},
+		{paths: []string{"tag", "image tag"}, group: groupAll, short: "Give an image a further name", usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", min: 2, max: 2, setup: cmdTag},
+		{paths: []string{"wait", "container wait"}, group: groupAll, short: "Wait until containers end, and print their exit codes", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdWait},
+
+		{paths: []string{"container inspect"}, short: "Show everything about containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdContainerInspect},
+		{paths: []string{"image inspect"}, short: "Show everything about images", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdImageInspect},
+
+		{paths: []string{"__complete"}, usage: "[WORD...]", max: -1, wordsEndFlags: true, setup: cmdComplete},
+	}
+}
+
+// groups are the management commands: a word that commands can be called below.
+func groups() [3]struct{ name, short string } {
+	return [3]struct{ name, short string }{
+		{"container", "Manage containers"},
+		{"image", "Manage images"},
+		{"system", "Manage isle"},
+	}
+}
+
+func isGroup(word string) bool {
+	for _, g := range groups() {
+		if g.name == word {
+			return true
+		}
+	}
+	return false
+}
+
+// find returns the command that args begin with, its spelling, and what follows it.
+func find(args []string) (*command, string, []string) {
+	word, n := args[0], 1
+	if len(args) > 1 && isGroup(word) {
+		word, n = word+" "+args[1], 2
+	}
+	table := commands()
+	for i := range table {
+		for _, p := range table[i].paths {
+			if p == word {
+				return &table[i], p, args[n:]
+			}
+		}
+	}
+	return nil, "", nil
+}

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/isle-engine/isle/internal/container"
+)
+
+// shownPort is one port in the list of a running container.
+type shownPort struct {
+	ip              string
+	private, public uint16
+	proto           string
+}
+
+// ports are the published and exposed ports of a running container whose
+// network is its own.
+func (r *psRow) ports() []shownPort {
+	c := &r.Config
+	if r.Container.State.Status != container.Running && r.Container.State.Status != container.Paused {
+		return nil
+	}
+	if c.Network == "host" || c.Network == "none" || strings.HasPrefix(c.Network, "container:") || strings.HasPrefix(c.Network, "ns:") {
+		return nil
+	}
+	var all []shownPort
+	published := map[string]bool{}
+	for _, spec := range c.Publish {
+		ports, err := container.ParsePublish(spec)
+		if err != nil {
+			continue // a record that an older version wrote
+		}
+		for _, p := range ports {
+			published[p.Key()] = true
+			if p.HostIP != "" {
+				all = append(all, shownPort{p.HostIP, p.Port, p.HostPort, p.Proto})
+				continue
+			}
+			all = append(all, shownPort{"0.0.0.0", p.Port, p.HostPort, p.Proto}, shownPort{"::", p.Port, p.HostPort, p.Proto})
+		}
+	}
+	for key := range exposed(&r.Record) {
+		if n, proto, ok := strings.Cut(key, "/"); ok && !published[key] {
+			if v, err := strconv.ParseUint(n, 10, 16); err == nil {
+				all = append(all, shownPort{"", uint16(v), 0, proto})
+			}
+		}
+	}
+	return all
+}
+
+// exposed are all exposed ports of a container, "80/tcp".
+func exposed(r *container.Record) map[string]struct{} {
+	all := map[string]struct{}{}
+	add := func(spec string) {
+		ports, err := container.ParseExpose(spec)
+		if err != nil {
+			return // from an image: shown or not, never fatal
+		}
+		for _, p := range ports {
+			all[p.Key()] = struct{}{}
+		}
+	}
+	for spec := range r.Image.Config.Expose {
+		add(spec)
+	}
+	for _, spec := range r.Config.Expose {
+		add(spec)
+	}
+	for _, spec := range r.Config.Publish {
+		if ports, err := container.ParsePublish(spec); err == nil {
+			for _, p := range ports {
+				all[p.Key()] = struct{}{}
+			}
+		}
+	}
+	return all
+}
+
+// portsText lists ports as Docker does: unpublished ones first, neighbours as
+// ranges, "0.0.0.0:8080->80/tcp".
+func portsText(ports []shownPort) string {
+	if len(ports) == 0 {
+		return ""
+	}
+	slices.SortFunc(ports, func(a, b shownPort) int {
+		return cmp.Or(cmp.Compare(a.private, b.private), cmp.Compare(a.ip, b.ip), cmp.Compare(a.public, b.public), cmp.Compare(a.proto, b.proto))
+	})
+	type group struct {
+		ip, proto   string
+		first, last uint16
+	}
+	var order []group
+	var plain, mapped []string
+	index := map[string]int{}
+	for _, p := range ports {
+		if p.public != 0 && p.public != p.private {
+			ip := p.ip
+			if strings.Contains(ip, ":") {
+				ip = "[" + ip + "]"
+			}
+			mapped = append(mapped, ip+":"+num(p.public)+"->"+num(p.private)+"/"+p.proto)
+			continue
+		}
+		key := p.ip + "/" + p.proto
+		if p.public == 0 {
+			key = "/" + p.proto
+			p.ip = ""
+		}
+		if i, ok := index[key]; ok && order[i].last+1 == p.private {
+			order[i].last = p.private
+			continue
+		}
+		index[key] = len(order)
+		order = append(order, group{p.ip, p.proto, p.private, p.private})
+	}
+	for _, g := range order {
+		r := num(g.first)
+		if g.last != g.first {
+			r += "-" + num(g.last)
+		}
+		if g.ip != "" {
+			ip := g.ip
+			if strings.Contains(ip, ":") {
+				ip = "[" + ip + "]"
+			}
+			r = ip + ":" + r + "->" + r
+		}
+		plain = append(plain, r+"/"+g.proto)
+	}
+	return strings.Join(append(plain, mapped...), ", ")
+}
+
+func num(n uint16) string { return strconv.Itoa(int(n)) }

@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/engine"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/tty"
+)
+
+func cmdRun(c *call) func() error {
+	var o struct {
+		containerFlags
+		detach     bool
+		sigProxy   bool
+		detachKeys string
+	}
+	o.sigProxy = true
+	c.flags = append(o.flags(),
+		flag{name: "detach", short: 'd', v: (*boolVar)(&o.detach), help: "Run in the background and print the container ID"},
+		flag{name: "detach-keys", v: (*stringVar)(&o.detachKeys), help: "Keys that detach from the container (default ctrl-p,ctrl-q)"},
+		flag{name: "sig-proxy", v: (*boolVar)(&o.sigProxy), help: "Pass received signals on to the process", def: "true"},
+	)
+	return func() error {
+		cfg, err := o.config(c.args)
+		if err != nil {
+			return err
+		}
+		io, err := c.runIO(cfg, o.detach, o.detachKeys)
+		if err != nil {
+			return err
+		}
+		s, err := c.startNew(cfg, &o.containerFlags, io)
+		if err != nil || io == nil {
+			return err
+		}
+		return c.follow(s, follow{tty: cfg.TTY, stdin: io.Stdin != nil, sigProxy: o.sigProxy, name: cfg.Name})
+	}
+}
+
+// startNew makes and starts the container. Without io it prints the id.
+func (c *call) startNew(cfg *container.Config, o *containerFlags, io *engine.IO) (engine.Session, error) {
+	eng, err := c.engine()
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	create := engine.CreateOptions{Pull: o.pull, Progress: c.err, Quiet: o.quiet}
+	var id string
+	var warnings []string
+	var s engine.Session
+	if cfg.CidFile == "" {
+		id, warnings, s, err = eng.Run(ctx, cfg, create, io)
+	} else {
+		// Whoever reads the file expects it before the command runs.
+		if err := checkCIDFile(cfg.CidFile); err != nil {
+			return nil, err
+		}
+		if id, warnings, err = eng.Create(ctx, cfg, create); err != nil {
+			return nil, err
+		}
+		if err = writeCIDFile(cfg.CidFile, id); err == nil {
+			s, err = eng.Start(ctx, id, io)
+		}
+		if err != nil && cfg.AutoRemove {
+			err = errors.Join(err, ignoreNotFound(eng.Remove(ctx, id, engine.RemoveOptions{Force: true, Volumes: true})))
+		}
+	}
+	c.warn(warnings)
+	if err != nil {
+		return nil, err
+	}
+	if io == nil {
+		_, err = fmt.Fprintln(c.stdout(), id)
+	}
+	return s, err
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, errs.NotFound) {
+		return nil
+	}
+	return err
+}
+
+func (c *call) warn(warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintf(c.err, "WARNING: %s\n", oneLine(w))
+	}
+}
+
+// runIO works out what a run connects: nothing when detached, else the streams
+// of -a, or stdout and stderr, and stdin with -i.
+func (c *call) runIO(cfg *container.Config, detach bool, keys string) (*engine.IO, error) {
+	if detach {
+		if len(cfg.Attach) > 0 {
+			return nil, errs.New(errs.Invalid, "conflicting options: cannot specify both --attach and --detach")
+		}
+		return nil, nil //nolint:nilnil // nothing to connect is an answer
+	}
+	io := &engine.IO{DetachKeys: keys}
+	cfg.Attach = attached(cfg)
+	for _, a := range cfg.Attach {
+		switch a {
+		case "stdin":
+			io.Stdin = c.in
+		case "stdout":
+			io.Stdout = c.out
+		case "stderr":
+			io.Stderr = c.err
+		}
+	}
+	if err := checkKeys(keys); err != nil {
+		return nil, err
+	}
+	if cfg.TTY {
+		if io.Stdin != nil && !tty.IsTerminal(c.in) {
+			return nil, errNoTTY()
+		}
+		cfg.ConsoleSize = c.consoleSize()
+	}
+	return io, nil
+}
+
+// attached are the streams that a foreground run of cfg is connected to: those
+// of -a, else stdout and stderr; and stdin with -i.
+func attached(cfg *container.Config) []string {
+	streams := cfg.Attach
+	if len(streams) == 0 {
+		streams = []string{"stdout", "stderr"}
+	}
+	if cfg.OpenStdin && !slices.Contains(streams, "stdin") {
+		streams = append([]string{"stdin"}, streams...)
+	}
+	return streams
+}
+
+func errNoTTY() error {
+	return errs.WithExit(errs.New(errs.Invalid, "the input device is not a TTY"), 1)
+}
+
+func checkKeys(keys string) error {
+	if keys == "" {
+		return nil
+	}
+	_, err := tty.ParseDetachKeys(keys)
+	return errs.As(errs.Invalid, err)
+}
+
+// consoleSize is the size of the terminal, as rows and columns, or zeros.
+func (a *app) consoleSize() [2]uint {
+	for _, f := range [...]*os.File{a.out, a.in} {
+		if rows, cols, err := tty.Size(f); err == nil {
+			return [2]uint{uint(rows), uint(cols)}
+		}
+	}
+	return [2]uint{}
+}
+
+func cmdCreate(c *call) func() error {
+	var o containerFlags
+	c.flags = o.flags()
+	return func() error {
+		cfg, err := o.config(c.args)
+		if err != nil {
+			return err
+		}
+		if cfg.CidFile != "" {
+			if err := checkCIDFile(cfg.CidFile); err != nil {
+				return err
+			}
+		}
+		cfg.Attach = attached(cfg)
+		if cfg.TTY {
+			cfg.ConsoleSize = c.consoleSize()
+		}
+		eng, err := c.engine()
+		if err != nil {
+			return err
+		}
+		id, warnings, err := eng.Create(context.Background(), cfg, engine.CreateOptions{Pull: o.pull, Progress: c.err, Quiet: o.quiet})
+		c.warn(warnings)
+		if err != nil {
+			return err
+		}
+		if cfg.CidFile != "" {
+			if err := writeCIDFile(cfg.CidFile, id); err != nil {
+				return err
+			}
+		}
+		_, err = fmt.Fprintln(c.stdout(), id)
+		return err
+	}
+}
