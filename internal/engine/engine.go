@@ -1,11 +1,6 @@
-// Package engine is the conductor: it holds isle's use cases (create, start,
-// stop, remove, pull, list ...), that is, the order of steps, the locks and the
-// undo. It decides; front doors only translate, and subsystems know nothing of
-// one another.
 package engine
 
 import (
-	"context"
 	"io"
 	"os"
 	"time"
@@ -13,45 +8,56 @@ import (
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/image"
+	"github.com/isle-engine/isle/internal/storage"
 )
+
+// Version of this build; releases set it with the linker's -X.
+var Version = "0.1.0-dev"
 
 // Engine gives the use cases for one user's containers. It holds no state of
 // its own; the truth is on disk. Methods may be called from several goroutines.
 type Engine struct {
-	env config.Env
+	env    config.Env
+	images *image.Store
+	layers *storage.Store
 }
 
-// Open returns the engine for env. It does no I/O beyond what every command needs.
-func Open(env config.Env) (*Engine, error) { return &Engine{env: env}, nil }
+// Open returns the engine for env. It does no I/O: directories are made by the
+// first use case that needs them.
+func Open(env config.Env) (*Engine, error) {
+	return &Engine{env: env, images: image.Open(env.Images()), layers: storage.Open(env.Layers())}, nil
+}
+
+// Env returns where this engine keeps its things.
+func (e *Engine) Env() config.Env { return e.env }
 
 // Container is a container as listed or inspected: the request and the state,
-// checked against the machine (a record that says running is verified).
+// checked against the machine (a record that says running has been verified).
 type Container struct {
 	container.Record
-	State container.State
-	// LogPath, Dir are host paths.
-	LogPath string
-	Dir     string
+	State      container.State
+	Dir        string // its directory
+	LogPath    string // its log, also when there is none yet
+	SizeRw     int64  // bytes in the writable layer, when asked for
+	SizeRootFs int64  // that and the image's layers
 }
 
 // CreateOptions are what create needs beside the Config.
 type CreateOptions struct {
-	Pull     string    // "missing" (default), "always", "never"
-	Progress *os.File  // where pull progress goes (stderr); nil: silent
-	Quiet    bool      // no pull progress
-	Out      io.Writer // unused by the engine; front doors may set it
+	Pull     string   // "missing" (default), "always", "never"
+	Progress *os.File // where pull progress goes; nil: nowhere
+	Quiet    bool     // no pull progress
 }
 
-// IO is what a foreground run, start -a or attach connects to the container.
+// IO is what a foreground run, start -a, attach or exec connects to a process.
 // The monitor writes to Stdout and Stderr itself, so they are files.
 type IO struct {
 	Stdin  io.Reader // nil: not attached
 	Stdout *os.File
 	Stderr *os.File
-	// DetachKeys is the sequence that ends the attachment ("ctrl-p,ctrl-q").
+	// DetachKeys is the sequence that ends the attachment; "" is ctrl-p,ctrl-q.
 	DetachKeys string
-	Logs       bool // also replay what was logged before
-	NoStdin    bool
+	Logs       bool // replay what was logged before
 }
 
 // Exit is how a container or an exec ended.
@@ -59,18 +65,7 @@ type Exit struct {
 	Code      int
 	OOMKilled bool
 	OOM       *container.OOM
-	Detached  bool   // the user typed the detach keys; Code means nothing
-	Error     string // start failure
-}
-
-// Session is a container or exec process that the caller is attached to.
-type Session interface {
-	// Wait returns when the process has ended or the user has detached.
-	Wait(ctx context.Context) (Exit, error)
-	// Signal sends a signal to the container's init (proxying).
-	Signal(sig os.Signal) error
-	// Resize tells the terminal's new size.
-	Resize(rows, cols uint16) error
+	Detached  bool // the user typed the detach keys; Code means nothing
 }
 
 // Filter is a parsed --filter: key to values (any may match), as Docker's.
@@ -80,7 +75,6 @@ type Filter map[string][]string
 type ListOptions struct {
 	All    bool
 	Last   int // -n; 0: no limit
-	Latest bool
 	Size   bool
 	Filter Filter
 }
@@ -88,7 +82,7 @@ type ListOptions struct {
 // RemoveOptions of rm.
 type RemoveOptions struct {
 	Force   bool
-	Volumes bool
+	Volumes bool // anonymous volumes too
 }
 
 // LogOptions of logs.
@@ -105,11 +99,35 @@ type LogOptions struct {
 type PullOptions struct {
 	Platform string
 	Quiet    bool
-	Progress *os.File
-	All      bool // all tags
+	Progress *os.File // nil: no progress
+	All      bool     // all tags
 }
 
-// Version of the engine's own build; filled by the linker in releases.
-var Version = "0.1.0-dev"
+// Pulled tells what a pull did.
+type Pulled struct {
+	Name   string `json:"name"`   // the resolved name
+	Digest string `json:"digest"` // of the manifest or index that the name means
+	ID     string `json:"id"`     // image id
+	New    bool   `json:"new"`    // something was downloaded
+}
 
-var _ = image.Image{}
+// Info is what `isle info` tells of this engine and machine.
+type Info struct {
+	Version           string
+	Root, RunRoot     string
+	Rootless          bool
+	Containers        int
+	Running           int
+	Paused            int
+	Stopped           int
+	Images            int
+	Kernel            string
+	OperatingSystem   string
+	Architecture      string
+	NCPU              int
+	MemTotal          int64
+	CgroupVersion     string
+	CgroupControllers []string
+	SecurityOptions   []string
+	Hostname          string
+}

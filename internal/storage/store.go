@@ -150,21 +150,37 @@ func (s *Store) names(want func(string) bool) ([]string, error) {
 // Remove removes a layer. That nothing uses it is for the caller to know:
 // overlayfs does not say what it does when a layer of a mounted stack changes.
 func (s *Store) Remove(diffID string) error {
-	h, err := hexOf(diffID)
+	gone, err := s.bury(diffID)
 	if err != nil {
-		return err
-	}
-	gone := filepath.Join(s.dir, gonePrefix+h+"-"+random())
-	if err := os.Rename(filepath.Join(s.dir, h), gone); err != nil {
-		if os.IsNotExist(err) {
-			return errs.New(errs.NotFound, "layer %s: %w", short(diffID), errs.NotFound)
-		}
 		return err
 	}
 	if err := tree.Remove(gone); err != nil {
 		return errs.New(errs.KindOf(err), "layer %s: %w", short(diffID), err)
 	}
 	return nil
+}
+
+// Drop takes a layer out of the store, as Remove does, but leaves its files to
+// the next Sweep: it is a rename, quick enough to be done under a lock.
+func (s *Store) Drop(diffID string) error {
+	_, err := s.bury(diffID)
+	return err
+}
+
+// bury renames a layer to where Sweep finds it.
+func (s *Store) bury(diffID string) (gone string, err error) {
+	h, err := hexOf(diffID)
+	if err != nil {
+		return "", err
+	}
+	gone = filepath.Join(s.dir, gonePrefix+h+"-"+random())
+	if err := os.Rename(filepath.Join(s.dir, h), gone); err != nil {
+		if os.IsNotExist(err) {
+			return "", errs.New(errs.NotFound, "layer %s: %w", short(diffID), errs.NotFound)
+		}
+		return "", err
+	}
+	return gone, nil
 }
 
 // Sweep removes what unpackers and removers that died have left. It may run at

@@ -1,0 +1,24 @@
+// Command isle is the container engine: the command line, and every process
+// role that a container needs.
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/isle-engine/isle/internal/cli"
+	"github.com/isle-engine/isle/internal/engine"
+	"github.com/isle-engine/isle/internal/monitor"
+)
+
+// Every process that this binary can be, by the name it is called with.
+func main() {
+	switch filepath.Base(os.Args[0]) {
+	case "isle-monitor": // stays with one container
+		os.Exit(monitor.Main(os.Args))
+	case "isle-userns": // one piece of work inside the user's own user namespace
+		os.Exit(engine.UsernsMain(os.Args))
+	default:
+		os.Exit(cli.Main(os.Args))
+	}
+}

@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/cgroup"
+	"github.com/isle-engine/isle/internal/state"
+)
+
+// lockPath is the file that a container's monitor holds locked for life, and
+// whoever else changes the container while no monitor lives.
+func (e *Engine) lockPath(id string) string { return e.env.RunContainer(id) + "/lock" }
+
+// load reads a container and makes its state true: a record that says running
+// without a living monitor is what kill -9 or a power loss left, and its story
+// is finished here.
+func (e *Engine) load(id string) (*Container, error) {
+	dir := e.env.Container(id)
+	c := &Container{Dir: dir, LogPath: filepath.Join(dir, id+"-json.log")}
+	if err := state.ReadRecord(dir, &c.Record); err != nil {
+		return nil, err
+	}
+	c.State.Status = container.Created // until a monitor writes the first state
+	if err := state.ReadState(dir, &c.State); err != nil && !errors.Is(err, errs.NotFound) {
+		return nil, err
+	}
+	if live(st.Status) && !state.Held(e.lockPath(id)) {
+		if err := e.finish(c); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// live reports whether a status needs a monitor.
+func live(s container.Status) bool {
+	return s == container.Running || s == container.Paused || s == container.Restarting
+}
+
+// finish ends the story of a container whose monitor is dead: what is left of
+// it is killed, its cgroups removed, and the record says so. Its processes got
+// SIGKILL when the monitor died, so the exit code is 137.
+func (e *Engine) finish(c *Container) error {
+	if err := os.MkdirAll(e.env.RunContainer(c.ID), 0o700); err != nil {
+		return err
+	}
+	lock, err := state.TryLock(e.lockPath(c.ID))
+	if errors.Is(err, errs.Conflict) {
+		return nil // somebody else is at it
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	var st container.State
+	if err := state.ReadState(c.Dir, &st); err != nil {
+		return err
+	}
+	if !live(st.Status) {
+		c.State = st
+		return nil
+	}
+	killLeftover(&st)
+	st.Status, st.ExitCode, st.Signal, st.Pid, st.MonitorPid = container.Exited, 137, 9, 0, 0
+	st.Error = "the monitor of the container was killed, or the machine stopped"
+	st.FinishedAt = time.Now().UTC()
+	st.Cgroup = container.Cgroup{}
+	if c.Config.AutoRemove {
+		c.State = st
+		return e.discard(c, true)
+	}
+	if err := state.WriteState(c.Dir, &st, true); err != nil {
+		return err
+	}
+	c.State = st
+	return nil
+}
+
+// killLeftover kills and removes the cgroups that a state names. After a reboot
+// they are not there, which is as good.
+func killLeftover(st *container.State) {
+	if st.Cgroup.V2 == "" && len(st.Cgroup.V1) == 0 {
+		return
+	}
+	g := cgroup.Open(cgroup.Paths(st.Cgroup))
+	_ = g.Kill()   // Delete reports what is still there
+	_ = g.Delete() // best effort: an empty cgroup left behind holds nothing
+}

@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"errors"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/state"
+	"github.com/isle-engine/isle/internal/storage"
+)
+
+// anonymousLabel marks a volume that nobody named: it goes with its container.
+const anonymousLabel = "com.docker.volume.anonymous"
+
+func (e *Engine) volumes() *storage.Volumes { return storage.OpenVolumes(e.env.Volumes()) }
+
+// resolveVolumes completes rec's mounts: those of --volumes-from, an anonymous
+// volume for each VOLUME of the image that nothing is mounted on, and for every
+// volume mount the volume itself, made when it is missing.
+func (e *Engine) resolveVolumes(rec *container.Record) error {
+	c := &rec.Config
+	if len(c.VolumesFrom) > 0 {
+		if err := e.volumesFrom(rec); err != nil {
+			return err
+		}
+	}
+	if len(rec.Image.Config.Volumes) > 0 {
+		targets := make([]string, 0, len(rec.Image.Config.Volumes))
+		for t := range rec.Image.Config.Volumes {
+			targets = append(targets, t)
+		}
+		sort.Strings(targets)
+		for _, unsafeTarget := range targets {
+			// An image says where, never what: whatever the text, it names a path
+			// inside, and gets an empty volume of its own (CVE-2022-23648).
+			t := path.Clean("/" + unsafeTarget)
+			if t != "/" && !mounted(c.Mounts, t) {
+				c.Mounts = append(c.Mounts, container.Mount{Type: "volume", Target: t})
+			}
+		}
+	}
+	for i := range c.Mounts {
+		m := &c.Mounts[i]
+		if m.Type != "volume" {
+			continue
+		}
+		if rec.Volumes == nil {
+			rec.Volumes = map[string]string{}
+		}
+		name, labels := m.Source, m.VolumeLabels
+		if name == "" {
+			name = state.NewID()
+			labels = map[string]string{anonymousLabel: ""}
+			for k, v := range m.VolumeLabels {
+				labels[k] = v
+			}
+		}
+		if m.VolumeDriver != "" && m.VolumeDriver != "local" {
+			return errs.New(errs.NotFound, "volume driver %q: not found; isle has the driver \"local\"", m.VolumeDriver)
+		}
+		if _, err := e.volumes().Create(name, labels, m.VolumeOpts); err != nil && !errors.Is(err, errs.Exists) {
+			return err
+		}
+		rec.Volumes[path.Clean(m.Target)] = name
+	}
+	return nil
+}
+
+// mounted reports whether something is mounted on target already.
+func mounted(ms []container.Mount, target string) bool {
+	for i := range ms {
+		if path.Clean(ms[i].Target) == target {
+			return true
+		}
+	}
+	return false
+}
+
+// volumesFrom adds the bind mounts and volumes of other containers.
+func (e *Engine) volumesFrom(rec *container.Record) error {
+	for _, from := range rec.Config.VolumesFrom {
+		ref, mode, _ := strings.Cut(from, ":")
+		id, err := e.resolve(ref)
+		if err != nil {
+			return err
+		}
+		var other container.Record
+		if err := state.ReadRecord(e.env.Container(id), &other); err != nil {
+			return err
+		}
+		for _, m := range other.Config.Mounts {
+			if m.Type != "bind" && m.Type != "volume" || mounted(rec.Config.Mounts, path.Clean(m.Target)) {
+				continue
+			}
+			if m.Type == "volume" {
+				m.Source = other.Volumes[path.Clean(m.Target)]
+			}
+			if mode == "ro" {
+				m.ReadOnly = true
+			}
+			rec.Config.Mounts = append(rec.Config.Mounts, m)
+		}
+	}
+	return nil
+}
+
+// removeAnonymous removes the volumes that were made for this container alone.
+func (e *Engine) removeAnonymous(c *Container) error {
+	var all error
+	for _, m := range c.Config.Mounts {
+		if m.Type != "volume" || m.Source != "" {
+			continue
+		}
+		name := c.Volumes[path.Clean(m.Target)]
+		if name == "" || e.volumeUsed(name, c.ID) {
+			continue
+		}
+		if err := e.removeVolume(name); err != nil && !errors.Is(err, errs.NotFound) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
+}
+
+// volumeUsed reports whether a container other than id has the volume.
+func (e *Engine) volumeUsed(name, id string) bool {
+	others, err := e.loadAll()
+	if err != nil {
+		return true // not known to be free
+	}
+	for i := range others {
+		if others[i].ID == id {
+			continue
+		}
+		for _, v := range others[i].Volumes {
+			if v == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// removeVolume removes a volume and its files, whoever owns them.
+func (e *Engine) removeVolume(name string) error {
+	err := e.volumes().Remove(name)
+	if err == nil || errors.Is(err, errs.NotFound) || !e.env.Rootless {
+		return err
+	}
+	return e.inside(workRemoveVolume, name)
+}
