@@ -14,7 +14,7 @@ export CGO_ENABLED = 0
 export GOFLAGS     = -trimpath -buildvcs=false
 export GOWORK      = off
 LDFLAGS  := -s -w -buildid=
-GOARCH   := $(shell $(GO) env GOARCH)
+export GOARCH := $(shell $(GO) env GOARCH)
 SOURCES   = $(shell find cmd internal go.mod go.sum -type f ! -name '*_test.go' ! -path 'internal/builtin/data/base-*')
 BUILTIN   = internal/builtin/data/base-$(GOARCH).tar
 BIN      ?= bin
@@ -104,9 +104,9 @@ e2e: build ## the lesson and the bad-input table with the real binaries and a re
 	hack/lane $(GO) test -count=1 -timeout 20m -v ./test/...
 
 .PHONY: cross
-cross: | need-go ## build for arm64 too
-	GOARCH=arm64 $(GO) vet ./internal/linux/... ./cmd/isle
-	GOARCH=arm64 $(GO) build -ldflags '$(LDFLAGS)' -o .cache/arm64/ ./cmd/isle ./cmd/isled
+cross: | need-go ## vet and build for arm64 (in .cache/arm64)
+	GOARCH=arm64 $(GO) vet ./internal/... ./cmd/...
+	$(MAKE) --no-print-directory GOARCH=arm64 BIN=.cache/arm64 build
 
 .PHONY: reproducible
 reproducible: build ## build twice from different directories and compare

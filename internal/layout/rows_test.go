@@ -184,7 +184,7 @@ func TestPackagesSayWhatTheyAre(t *testing.T) {
 	_, files := source(t)
 	said := map[string]bool{}
 	for _, f := range files {
-		said[f.dir] = said[f.dir] || f.ast.Doc != nil && (strings.HasPrefix(f.ast.Doc.Text(), "Package ") || strings.HasPrefix(f.ast.Doc.Text(), "Command "))
+		said[f.dir] = said[f.dir] || f.ast.Doc != nil && (strings.HasPrefix(f.ast.Doc.Text(), "Package ") || f.ast.Name.Name == "main")
 	}
 	for _, f := range files {
 		if !f.test && !said[f.dir] {
