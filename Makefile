@@ -15,8 +15,8 @@ export GOFLAGS     = -trimpath -buildvcs=false
 export GOWORK      = off
 LDFLAGS  := -s -w -buildid=
 export GOARCH := $(shell $(GO) env GOARCH)
-SOURCES   = $(shell find cmd internal go.mod go.sum -type f ! -name '*_test.go' ! -path 'internal/builtin/data/base-*')
-BUILTIN   = internal/builtin/data/base-$(GOARCH).tar
+SOURCES   = $(shell find cmd internal go.mod go.sum -type f ! -name '*_test.go' ! -path 'internal/builtin/*/base.tar')
+BUILTIN   = internal/builtin/data/$(GOARCH)/base.tar
 BIN      ?= bin
 
 .DEFAULT_GOAL := build
@@ -41,7 +41,7 @@ $(BIN)/isled: $(SOURCES) $(BUILTIN) | need-go
 	@cp $@.linked $@.tmp && rm $@.linked && mv $@.tmp $@
 
 # The built-in image, embedded in isled.
-internal/builtin/data/base-%.tar: internal/builtin/build.sh internal/builtin/pack/main.go $(shell find internal/builtin/userland -type f) | need-go
+internal/builtin/data/%/base.tar: internal/builtin/build.sh internal/builtin/pack/main.go $(shell find internal/builtin/userland -type f) | need-go
 	internal/builtin/build.sh $* .cache
 
 .PHONY: need-go
@@ -132,4 +132,4 @@ install: build ## install into $(PREFIX)/bin
 
 .PHONY: clean
 clean: ## remove what was built, but not the pinned tools
-	rm -rf $(BIN) dist .cache/builtin-* .cache/arm64 internal/builtin/data/base-*.tar
+	rm -rf $(BIN) dist .cache/builtin-* .cache/arm64 internal/builtin/data/*/base.tar

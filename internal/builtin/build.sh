@@ -2,14 +2,14 @@
 # Builds the built-in image for one architecture: build.sh GOARCH CACHE-DIRECTORY
 # Called by make. Needs Go, and its module proxy the first time.
 set -eu
-arch=$1 cache=$2
+arch=$1
+mkdir -p "$2/builtin-$1"
+cache=$(cd "$2/builtin-$1" && pwd)
 cd "$(dirname "$0")"
 here=$PWD
 
 own="sh ps env id head"
 
-mkdir -p "$cache/builtin-$arch"
-cache=$(cd "$cache" && pwd)/builtin-$arch
 cd userland
 export CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly GOOS=linux
 pkgs=$(go list -e -tags commands -f '{{join .Imports "\n"}}' . | grep /cmds/)
@@ -24,4 +24,4 @@ fi
 cd "$here"
 # shellcheck disable=SC2086
 unset GOFLAGS
-GOARCH=$(go env GOHOSTARCH) go run ./pack -arch "$arch" -bin "$cache/bb" -out "data/base-$arch.tar" $commands $own
+GOARCH=$(go env GOHOSTARCH) go run ./pack -arch "$arch" -bin "$cache/bb" -out "data/$arch/base.tar" $commands $own

@@ -12,7 +12,6 @@
 package builtin
 
 import (
-	"embed"
 	"runtime"
 
 	"github.com/isle-engine/isle/internal/errs"
@@ -22,17 +21,13 @@ import (
 // asked.
 const Name = "docker.io/isle/base:latest"
 
-//go:embed data
-var data embed.FS
-
 // Archive returns the image for this machine's architecture as the bytes of an
 // archive that `isle load` reads: an OCI image layout with Docker's
 // manifest.json beside it.
 func Archive() ([]byte, error) {
-	name := "base-" + runtime.GOARCH + ".tar"
-	b, err := data.ReadFile("data/" + name)
+	b, err := data.ReadFile("data/" + runtime.GOARCH + "/base.tar")
 	if err != nil {
-		return nil, errs.Hint(errs.New(errs.NotFound, "built-in image %s: not in this build", name),
+		return nil, errs.Hint(errs.New(errs.NotFound, "built-in image %s: not in this build", Name),
 			"build isled with make, which makes the image first")
 	}
 	return b, nil

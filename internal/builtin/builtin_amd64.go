@@ -1,0 +1,6 @@
+package builtin
+
+import "embed"
+
+//go:embed data/amd64
+var data embed.FS

@@ -1,0 +1,6 @@
+package builtin
+
+import "embed"
+
+//go:embed data/arm64
+var data embed.FS
