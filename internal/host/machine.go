@@ -192,7 +192,7 @@ func (m *Machine) Permitted() caps.Set {
 // SysResource reports whether the caller may raise hard limits and lower
 // oom_score_adj, which takes CAP_SYS_RESOURCE in the first user namespace.
 func (m *Machine) SysResource() bool {
-	return !m.InUserNS() && m.Permitted().Has(unix.CAP_SYS_RESOURCE)
+	return m.Permitted().Has(unix.CAP_SYS_RESOURCE) && !m.InUserNS()
 }
 
 // HardLimit returns the caller's hard limit of a resource of setrlimit(2).

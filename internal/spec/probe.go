@@ -13,12 +13,14 @@ import (
 func Probe(m *host.Machine, c *container.Config, rootless bool) Facts {
 	f := Facts{
 		Rootless:    rootless,
-		InUserNS:    m.InUserNS(),
+		InUserNS:    rootless || m.InUserNS(),
 		Bounding:    m.Permitted(),
-		SysResource: m.SysResource(),
 		OOMScoreAdj: m.OOMScoreAdj(),
-		CgroupV2:    m.Cgroup() == host.CgroupV2,
 		AppArmor:    c.AppArmor != "" && m.AppArmor(),
+	}
+	f.SysResource = !f.InUserNS && m.SysResource()
+	if r := &c.Resources; r.OOMKillDisable || r.MemorySwappiness != nil || len(r.Unified) > 0 {
+		f.CgroupV2 = m.Cgroup() == host.CgroupV2
 	}
 	if f.InUserNS || c.Userns != "" {
 		f.UIDs, f.GIDs = m.UIDs(), m.GIDs()

@@ -56,7 +56,7 @@ type Facts struct {
 	UIDs, GIDs []specs.LinuxIDMapping
 	// Hostname is the host's.
 	Hostname string
-	CgroupV2 bool // the only hierarchy is v2
+	CgroupV2 bool // the only hierarchy is v2; asked where it matters
 	// Bounding are the capabilities that the caller can give.
 	Bounding caps.Set
 	// SysResource: the caller may raise hard limits and lower oom_score_adj.

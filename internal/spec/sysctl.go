@@ -25,11 +25,11 @@ func (b *build) sysctls() error {
 	}
 	all := make(map[string]string, len(c.Sysctls)+2)
 	for key, value := range c.Sysctls {
+		if strings.ContainsAny(value, "+\n\r\x00") {
+			return errs.New(errs.Invalid, "sysctl %q is not allowed", key+"="+value)
+		}
 		if _, _, err := container.ParseSysctl(key + "=" + value); err != nil {
 			return err
-		}
-		if strings.ContainsRune(value, '+') {
-			return errs.New(errs.Invalid, "sysctl '%s=%s' is not allowed", key, value)
 		}
 		switch {
 		case strings.HasPrefix(key, "net.") && b.netHost:

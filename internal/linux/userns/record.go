@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -151,15 +150,34 @@ func describe(pid int) (*record, error) {
 
 // ReadMap reads a uid_map or gid_map, as the caller's namespace sees it.
 func ReadMap(name string) ([]specs.LinuxIDMapping, error) {
-	b, err := os.ReadFile(name)
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	// The kernel gives whole lines, up to a page a call; a line has 33 bytes.
+	const page, line = 4096, 33
+	buf := make([]byte, 0, page)
+	for {
+		if cap(buf)-len(buf) < page {
+			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
+		}
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		if err != nil {
+			return nil, &os.PathError{Op: "read", Path: name, Err: err}
+		}
+		buf = buf[:len(buf)+n]
+		if n <= page-2*line {
+			break
+		}
 	}
 	var maps []specs.LinuxIDMapping
-	for line := range strings.Lines(string(b)) {
+	for len(buf) > 0 {
+		var text []byte
+		text, buf, _ = bytes.Cut(buf, []byte{'\n'})
 		var n [3]uint64
-		if fields([]byte(strings.TrimSpace(line)), n[:]) != 3 {
-			return nil, errs.New(errs.Corrupt, "%s: line %q", name, line)
+		if fields(text, n[:]) != 3 {
+			return nil, errs.New(errs.Corrupt, "%s: line %q", name, text)
 		}
 		maps = append(maps, idMap(n))
 	}
