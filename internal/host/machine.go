@@ -118,7 +118,9 @@ func (m *Machine) idMap(name string) []specs.LinuxIDMapping {
 
 // LSMs are the active security modules.
 func (m *Machine) LSMs() []string {
-	return m.lsms.get(func() []string { return strings.FieldsFunc(m.line("/sys/kernel/security/lsm"), func(r rune) bool { return r == ',' }) })
+	return m.lsms.get(func() []string {
+		return strings.FieldsFunc(m.line("/sys/kernel/security/lsm"), func(r rune) bool { return r == ',' })
+	})
 }
 
 func (m *Machine) hasLSM(name string) bool {

@@ -97,15 +97,21 @@ __attribute__((noreturn)) static void quit(int code)
 		C1(NR_exit_group, code);
 }
 
-// hold never returns: it keeps this process, and with it its namespaces, until
-// SIGKILL or SIGTERM. It keeps no file, no directory, no terminal.
-__attribute__((noreturn)) static void hold(const char *name)
+// settle makes this process one that nothing but SIGKILL and SIGTERM ends, with
+// no session and no directory of anybody's.
+static void settle(const char *name)
 {
 	ulong mask = ~BIT(SIGTERM);
 	C4(NR_rt_sigprocmask, SIG_SETMASK, &mask, 0, 8);
 	C2(NR_prctl, PR_SET_NAME, name);
 	C0(NR_setsid);
 	C1(NR_chdir, "/");
+}
+
+// hold keeps this process, and with it its namespaces, for ever. It keeps no
+// file.
+__attribute__((noreturn)) static void hold(void)
+{
 	C3(NR_close_range, 0, ~0U, 0);
 	for (;;)
 		C5(NR_ppoll, 0, 0, 0, 0, 0);
@@ -248,19 +254,23 @@ __attribute__((used, noreturn)) void run(sl *stack)
 			;
 		if (n != 1)
 			quit(1); // the one who makes the namespace died
+		settle(argv[0]);
 		report(fd, C5(NR_mount, 0, "/", 0, MS_REC | MS_SLAVE, 0));
-		hold(argv[0]);
+		hold();
 	}
 	if (argc >= 5 && same(argv[1], "join")) {
 		sl fd = number(argv[2]);
 		sl r = C2(NR_setns, number(argv[3]), CLONE_NEWUSER);
 		if (r == 0)
 			r = C2(NR_setns, number(argv[4]), CLONE_NEWNS);
+		settle(argv[0]);
 		report(fd, r);
-		hold(argv[0]);
+		hold();
 	}
-	if (argc >= 2 && same(argv[1], "pause"))
-		hold(argv[0]);
+	if (argc >= 2 && same(argv[1], "pause")) {
+		settle(argv[0]);
+		hold();
+	}
 	if (argc >= 3 && same(argv[1], "--"))
 		init(argv + 2, envp);
 	say("init: no command\n");
