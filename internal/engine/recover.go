@@ -29,7 +29,7 @@ func (e *Engine) load(id string) (*Container, error) {
 	if err := state.ReadState(dir, &c.State); err != nil && !errors.Is(err, errs.NotFound) {
 		return nil, err
 	}
-	if live(st.Status) && !state.Held(e.lockPath(id)) {
+	if live(c.State.Status) && !state.Held(e.lockPath(id)) {
 		if err := e.finish(c); err != nil {
 			return nil, err
 		}

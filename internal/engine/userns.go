@@ -27,7 +27,7 @@ func (e *Engine) namespace() (*userns.Namespace, error) {
 // because they touch files of its subordinate ids.
 const (
 	workRemoveTree   = "remove-tree"
-	workRemoveLayer  = "remove-layer"
+	workSweepLayers  = "sweep-layers"
 	workRemoveVolume = "remove-volume"
 )
 
