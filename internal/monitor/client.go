@@ -228,7 +228,11 @@ func (c *Conn) Stop(ctx context.Context, sig syscall.Signal, timeout time.Durati
 	if timeout < 0 {
 		timeout = -time.Millisecond
 	}
-	return c.request(ctx, encodeStop(byte(sig), timeout))
+	err := c.request(ctx, encodeStop(byte(sig), timeout))
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
 }
 
 // Kill sends the container's init a signal that the user asked for: restart
@@ -265,9 +269,19 @@ func (c *Conn) Close() error {
 		// A process that lives longer than the container must not keep a zombie.
 		child := c.child
 		c.child = nil
-		go func() { _, _ = child.Wait() }()
+		_ = child.Pidfd.Close() // not used
+		go reapLater(child.Pid)
 	}
 	return c.f.Close()
+}
+
+// reapLater takes the exit status of a monitor that this process has started.
+func reapLater(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // request sends a message and waits for 'a'.
@@ -279,11 +293,22 @@ func (c *Conn) request(ctx context.Context, msg []byte, files ...int) error {
 	if err != nil {
 		return err
 	}
-	if b[0] != msgAck {
-		return unexpected(b)
+	switch b[0] {
+	case msgAck:
+		return nil
+	case msgExit:
+		return errEnded
 	}
-	return nil
+	return unexpected(b)
 }
+
+// errEnded is the answer to a request that came too late.
+const errEnded = endedError("the container has ended")
+
+type endedError string
+
+func (e endedError) Error() string        { return string(e) }
+func (e endedError) Is(target error) bool { return target == errs.Conflict }
 
 // unexpected is the error in an answer that is not the one hoped for.
 func unexpected(b []byte) error {
@@ -314,9 +339,21 @@ func (c *Conn) read(ctx context.Context) ([]byte, error) {
 	var n int
 	var files []int
 	var err error
+	reset := false
 	rerr := c.rc.Read(func(fd uintptr) bool {
-		n, files, err = recv(int(fd), buf, unix.MSG_DONTWAIT)
-		return err != unix.EAGAIN && err != unix.EINTR
+		for {
+			n, files, err = recv(int(fd), buf, unix.MSG_DONTWAIT)
+			if err == unix.ECONNRESET && !reset {
+				// It ended without reading all that we said; what it said
+				// itself is still to be had (unix(7) tells of the reset first).
+				reset = true
+				continue
+			}
+			if err == unix.EINTR {
+				continue
+			}
+			return err != unix.EAGAIN
+		}
 	})
 	closeFDs(files) // a monitor sends none
 	switch {

@@ -24,6 +24,7 @@ const drainTime = 500 * time.Millisecond
 
 // reap takes the exit status of the container's init.
 func (m *monitor) reap() {
+	m.know()
 	var ws unix.WaitStatus
 	pid := m.proc.pid
 	for {
@@ -43,10 +44,8 @@ func (m *monitor) reap() {
 		m.st.ExitCode = 128 + m.st.Signal
 	}
 	m.timers[timerStop], m.timers[timerShrink] = time.Time{}, time.Time{}
-	if oom, killed := m.proc.group.OOM(); oom != nil {
-		m.st.OOM, m.st.OOMKilled = oom, killed
-	}
-	_ = m.proc.group.Kill() // what was not in the pid namespace; Remove reports what stays
+	m.noteOOM()
+	_ = m.proc.group.Kill() // what was not in the pid namespace; Delete reports what stays
 	_ = m.proc.pidfd.Close()
 	ran := time.Since(m.proc.started)
 	g := m.proc.group
@@ -112,7 +111,7 @@ func (m *monitor) finish() {
 // cleanup removes what one run of the container had.
 func (m *monitor) cleanup() {
 	if m.dead != nil {
-		if err := m.dead.Remove(); err != nil && m.st.Error == "" {
+		if err := m.dead.Delete(); err != nil && m.st.Error == "" {
 			m.st.Error = err.Error()
 		}
 		m.dead = nil

@@ -1,8 +1,6 @@
 package monitor
 
 import (
-	"bufio"
-	"bytes"
 	"io/fs"
 	"os"
 	"strings"
@@ -11,45 +9,50 @@ import (
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/host"
 	"github.com/isle-engine/isle/internal/spec"
 )
 
 // The three files of /etc that every container gets, in its directory. They are
 // written anew at each start, as Docker does.
 
-// writeEtc writes them and says where they are. A container that shares
-// another's network shares its files as well (peer is that container's directory).
-func (m *monitor) writeEtc(hostname, peer string) (spec.EtcFiles, error) {
-	dir := m.dir
-	c := &m.rec.Config
-	files := spec.EtcFiles{Hostname: dir + "/hostname", Hosts: dir + "/hosts", Resolv: dir + "/resolv.conf"}
+// etcFiles says where they are. A container that shares another's network
+// shares its files as well; peer is that container's directory.
+func (m *monitor) etcFiles(peer string) spec.EtcFiles {
+	files := spec.EtcFiles{Hostname: m.dir + "/hostname", Hosts: m.dir + "/hosts", Resolv: m.dir + "/resolv.conf"}
 	if peer != "" {
 		files.Hosts, files.Resolv = peer+"/hosts", peer+"/resolv.conf"
-		if c.Hostname == "" {
+		if m.rec.Config.Hostname == "" {
 			files.Hostname = peer + "/hostname"
-			return files, nil
 		}
-		return files, writePlain(files.Hostname, []byte(hostname+"\n"))
 	}
-	full := hostname
-	if c.Domainname != "" {
-		full += "." + c.Domainname
+	return files
+}
+
+// writeEtc writes those of the files that are this container's own.
+func (m *monitor) writeEtc(files spec.EtcFiles, hostname string) error {
+	c := &m.rec.Config
+	own := m.dir + "/"
+	if strings.HasPrefix(files.Hostname, own) {
+		if c.Domainname != "" {
+			hostname += "." + c.Domainname
+		}
+		if err := writePlain(files.Hostname, []byte(hostname+"\n")); err != nil {
+			return err
+		}
 	}
-	hosts, err := hostsFile(c, full)
+	if !strings.HasPrefix(files.Hosts, own) {
+		return nil
+	}
+	hosts, err := hostsFile(c)
 	if err != nil {
-		return files, err
+		return err
 	}
-	for _, f := range [...]struct {
-		path string
-		data []byte
-	}{
-		{files.Hostname, []byte(full + "\n")}, {files.Hosts, hosts}, {files.Resolv, resolvFile(c)},
-	} {
-		if err := writePlain(f.path, f.data); err != nil {
-			return files, err
-		}
+	if err := writePlain(files.Hosts, hosts); err != nil {
+		return err
 	}
-	return files, nil
+	resolv := host.Resolver{Servers: c.DNS, Search: c.DNSSearch, Options: c.DNSOptions, Private: c.Network != "host"}
+	return writePlain(files.Resolv, []byte(resolv.Text(m.machine.ResolvConf())))
 }
 
 // writePlain writes a file that may be there from an earlier start, keeping the
@@ -81,7 +84,7 @@ const hostsHead = "127.0.0.1\tlocalhost\n" +
 
 // hostsFile is the container's /etc/hosts: the host's own where it is in the
 // host's network, and what --add-host says.
-func hostsFile(c *container.Config, hostname string) ([]byte, error) {
+func hostsFile(c *container.Config) ([]byte, error) {
 	b := []byte(hostsHead)
 	if c.Network == "host" {
 		if host, err := readBounded("/etc/hosts", maxEtc); err == nil {
@@ -106,73 +109,6 @@ func hostsFile(c *container.Config, hostname string) ([]byte, error) {
 		b = append(b, ip+"\t"+name+"\n"...)
 	}
 	return b, nil
-}
-
-// resolvFile is the container's /etc/resolv.conf: the host's, changed by the
-// --dns options. In a network of its own the host's loopback addresses mean
-// nothing; where systemd-resolved hides the real servers behind one, they
-// are taken from its own file.
-func resolvFile(c *container.Config) []byte {
-	host, _ := readBounded("/etc/resolv.conf", maxEtc) // a host without one resolves nothing
-	own := c.Network != "host"
-	if own && onlyStub(host) {
-		if real, err := readBounded("/run/systemd/resolve/resolv.conf", maxEtc); err == nil {
-			host = real
-		}
-	}
-	if !own && len(c.DNS)+len(c.DNSSearch)+len(c.DNSOptions) == 0 {
-		return host
-	}
-	servers, search, options := c.DNS, c.DNSSearch, c.DNSOptions
-	sc := bufio.NewScanner(bytes.NewReader(host))
-	for sc.Scan() {
-		f := strings.Fields(sc.Text())
-		if len(f) < 2 {
-			continue
-		}
-		switch f[0] {
-		case "nameserver":
-			if len(c.DNS) == 0 && !(own && isLoopback(f[1])) {
-				servers = append(servers, f[1])
-			}
-		case "search", "domain":
-			if len(c.DNSSearch) == 0 {
-				search = f[1:] // the last one counts (resolv.conf(5))
-			}
-		case "options":
-			if len(c.DNSOptions) == 0 {
-				options = append(options, f[1:]...)
-			}
-		}
-	}
-	var b []byte
-	for _, s := range servers {
-		b = append(b, "nameserver "+s+"\n"...)
-	}
-	if len(search) > 0 && !(len(search) == 1 && search[0] == ".") {
-		b = append(b, "search "+strings.Join(search, " ")+"\n"...)
-	}
-	if len(options) > 0 {
-		b = append(b, "options "+strings.Join(options, " ")+"\n"...)
-	}
-	return b
-}
-
-func isLoopback(ip string) bool { return strings.HasPrefix(ip, "127.") || ip == "::1" }
-
-// onlyStub reports whether the only name server is systemd-resolved's.
-func onlyStub(resolv []byte) bool {
-	stub := false
-	for line := range bytes.Lines(resolv) {
-		f := strings.Fields(string(line))
-		if len(f) > 1 && f[0] == "nameserver" {
-			if f[1] != "127.0.0.53" {
-				return false
-			}
-			stub = true
-		}
-	}
-	return stub
 }
 
 // maxEtc bounds what is read of a host's file.

@@ -1,7 +1,371 @@
 package monitor
 
-func (m *monitor) begin(first *peer) ([]string, error)                  { return nil, nil }
-func (m *monitor) launch(first *peer, size [2]uint16) ([]string, error) { return nil, nil }
-func (m *monitor) shrink()                                              {}
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"time"
 
-const shrinkAfter = 0
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/cgroup"
+	"github.com/isle-engine/isle/internal/linux/pid1"
+	"github.com/isle-engine/isle/internal/monitor/log"
+	"github.com/isle-engine/isle/internal/runtime"
+	"github.com/isle-engine/isle/internal/spec"
+	"github.com/isle-engine/isle/internal/state"
+	"github.com/isle-engine/isle/internal/storage"
+)
+
+// begin takes the container over, starts it for the first time, and opens the
+// control socket. After an error nothing of the start is left but the record of
+// the failure, and the lock is free.
+func (m *monitor) begin(first *peer) (warnings []string, Err error) {
+	run := m.env.RunContainer(m.id)
+	if err := unix.Mkdir(run, 0o700); err != nil && err != unix.EEXIST {
+		return nil, errs.WithExit(&os.PathError{Op: "mkdir", Path: run, Err: err}, errs.ExitEngine)
+	}
+	lock, err := state.TryLock(lockPath(m.env, m.id))
+	if err != nil {
+		if errs.KindOf(err) == errs.Conflict {
+			err = errs.New(errs.Conflict, "container %s: is running already, or being removed", m.id)
+		}
+		return nil, errs.WithExit(err, errs.ExitEngine)
+	}
+	m.lock = lock
+	defer func() {
+		if Err != nil {
+			m.refuse(Err)
+		}
+	}()
+	if err := state.ReadRecord(m.dir, &m.rec); err != nil {
+		return nil, errs.WithExit(err, errs.ExitEngine)
+	}
+	if err := m.openLog(); err != nil {
+		return nil, errs.WithExit(err, errs.ExitEngine)
+	}
+	if warnings, err = m.launch(first); err != nil {
+		return nil, err
+	}
+	if m.listener, err = listen(sockPath(m.env, m.id)); err != nil {
+		m.kill()
+		m.discard()
+		return nil, errs.WithExit(err, errs.ExitEngine)
+	}
+	return warnings, nil
+}
+
+// refuse records why a start failed, as Docker does: the container stays
+// created, with an exit code. Then the lock is free.
+func (m *monitor) refuse(err error) {
+	if m.rec.ID != "" && !m.rec.Config.AutoRemove {
+		st := container.State{Status: container.Created, ExitCode: errs.ExitEngine, Error: err.Error()}
+		var old container.State
+		if state.ReadState(m.dir, &old) == nil {
+			// It has run before: what is known of that stays.
+			st.Status, st.StartedAt, st.FinishedAt = old.Status, old.StartedAt, old.FinishedAt
+			if st.Status != container.Created {
+				st.Status = container.Exited
+			}
+		}
+		if errs.HasExit(err) {
+			st.ExitCode = errs.ExitCode(err)
+		}
+		_ = state.WriteState(m.dir, &st, false) // the client is told as well
+	}
+	_ = unix.Unlink(sockPath(m.env, m.id)) // there may be none
+	_ = m.lock.Close()                     // nothing was written to it
+	m.lock = nil
+}
+
+func (m *monitor) openLog() error {
+	c, img := &m.rec.Config, &m.rec.Image
+	var about *log.About
+	if len(c.LogOpts) > 0 {
+		about = &log.About{ID: m.id, Name: c.Name, ImageID: img.ID, Image: img.Ref, Labels: c.Labels}
+		about.Env = append(append(about.Env, img.Config.Env...), c.Env...)
+	}
+	var err error
+	m.logOptions, err = log.ParseOptions(c.LogDriver, c.LogOpts, about)
+	m.log = log.NewWriter(m.dir, m.id, m.logOptions)
+	return err
+}
+
+// launch makes the container's process and records that it runs. After an
+// error nothing of it is left.
+func (m *monitor) launch(first *peer) (warnings []string, Err error) {
+	b := &launcher{m: m}
+	defer b.close()
+	proc, err := b.start(first)
+	if err != nil {
+		if !errs.HasExit(err) {
+			err = errs.WithExit(err, errs.ExitEngine)
+		}
+		return nil, err
+	}
+	m.proc = &process{pid: proc.Pid, pidfd: proc.Pidfd, start: proc.StartTime, group: b.group, started: time.Now()}
+	m.adoptStreams()
+	if m.rec.Config.TTY {
+		if err := m.setConsole(proc.Console, m.size[0], m.size[1]); err != nil {
+			m.kill()
+			m.discard()
+			return nil, errs.WithExit(err, errs.ExitEngine)
+		}
+	}
+	if first != nil && first.stdin >= 0 && m.in.fd < 0 {
+		_ = unix.Close(first.stdin) // the container takes no input; the client learns it as EPIPE
+		first.stdin = -1
+	}
+	old := m.st
+	m.st = container.State{
+		Status: container.Running, Pid: proc.Pid, PidStart: proc.StartTime, MonitorPid: os.Getpid(),
+		StartedAt: now(), FinishedAt: old.FinishedAt, RestartCount: old.RestartCount,
+		Cgroup: container.Cgroup(b.group.Paths()), Network: &container.Network{Mode: networkMode(&m.rec.Config)},
+	}
+	if err := m.save(m.durable()); err != nil {
+		m.kill()
+		m.discard()
+		return nil, errs.WithExit(err, errs.ExitEngine)
+	}
+	return b.warnings, nil
+}
+
+// discard undoes a start that came too far to be undone by its parts.
+func (m *monitor) discard() {
+	if m.proc != nil {
+		for {
+			if _, err := unix.Wait4(m.proc.pid, nil, 0, nil); err != unix.EINTR {
+				break
+			}
+		}
+		_ = m.proc.pidfd.Close()  // it is dead
+		_ = m.proc.group.Delete() // the error that led here says more
+		m.proc = nil
+	}
+	m.closeStreams()
+}
+
+func networkMode(c *container.Config) string {
+	if c.Network == "" {
+		return "default"
+	}
+	return c.Network
+}
+
+// launcher is one start: what has to be closed after it, and what has to be
+// undone if it fails.
+type launcher struct {
+	m        *monitor
+	rootfs   *os.File
+	streams  *streams
+	group    *cgroup.Group
+	binds    map[string]*os.File
+	init     *os.File
+	warnings []string
+}
+
+func (b *launcher) close() {
+	for _, f := range [...]*os.File{b.rootfs, b.init} {
+		if f != nil {
+			_ = f.Close() // a mount's root, or a sealed file
+		}
+	}
+	for _, f := range b.binds {
+		_ = f.Close() // a mount's root
+	}
+	if b.streams != nil {
+		b.streams.close()
+	}
+	if b.group != nil {
+		_ = b.group.Close() // its directory's descriptor
+	}
+}
+
+// start is the way from a record to a process.
+func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
+	m := b.m
+	c := &m.rec.Config
+	in := spec.Input{Record: &m.rec}
+	var peerDir string
+	var err error
+	if len(m.rec.Joined) > 0 {
+		if peerDir, err = b.join(&in); err != nil {
+			return nil, err
+		}
+	}
+	if b.rootfs, err = m.mountRoot(); err != nil {
+		return nil, err
+	}
+	if in.User, err = b.user(); err != nil {
+		return nil, err
+	}
+	if len(c.Mounts) > 0 {
+		if in.Volumes, err = b.volumes(); err != nil {
+			return nil, err
+		}
+	}
+	in.Facts = spec.Probe(&m.machine, c, m.env.Rootless)
+	if c.Userns != "" {
+		if in.UIDMappings, in.GIDMappings, err = m.mappings(&in.Facts); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.Devices) > 0 || c.Privileged || limitsBlockIO(&c.Resources) {
+		if in.Devices, err = spec.ResolveDevices(c); err != nil {
+			return nil, err
+		}
+	}
+	in.EtcFiles = m.etcFiles(peerDir)
+	sp, warnings, err := spec.Build(in)
+	if err != nil {
+		return nil, err
+	}
+	b.warnings = append(b.warnings, warnings...)
+	if c.TTY && m.size != [2]uint16{} {
+		sp.Process.ConsoleSize = &specs.Box{Height: uint(m.size[0]), Width: uint(m.size[1])}
+	}
+	hostname := sp.Hostname
+	if hostname == "" {
+		hostname = m.machine.Hostname()
+	}
+	if err := m.writeEtc(in.EtcFiles, hostname); err != nil {
+		return nil, err
+	}
+	if b.streams, err = m.openStreams(first); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if Err != nil {
+			m.closeStreams()
+		}
+	}()
+	b.streams.own(in.User, in.UIDMappings, in.GIDMappings)
+	h, err := cgroup.Detect()
+	if err != nil {
+		return nil, err
+	}
+	b.group, err = h.Create(cgroup.Request{Parent: c.CgroupParent, Name: m.id, Resources: sp.Linux.Resources, Rootless: m.env.Rootless})
+	if err != nil {
+		return nil, err
+	}
+	b.warnings = append(b.warnings, b.group.Warnings()...)
+	if c.Init {
+		if b.init, err = pid1.MemFD(); err != nil {
+			_ = b.group.Delete() // empty
+			return nil, err
+		}
+	}
+	prog, err := runtime.Compile(sp, runtime.Options{
+		Rootfs:    b.rootfs,
+		Stdio:     runtime.Stdio{In: b.streams.files[0], Out: b.streams.files[1], Err: b.streams.files[2]},
+		Cgroup:    b.group,
+		CgroupV1:  hierarchies(b.group.Paths().V1),
+		Init:      b.init,
+		Pdeathsig: true,
+		Binds:     b.binds,
+	})
+	var proc *runtime.Process
+	if err == nil {
+		proc, err = prog.Start()
+	}
+	if err != nil {
+		_ = b.group.Delete() // nothing is in it any more
+		return nil, err
+	}
+	for _, w := range proc.Warnings {
+		b.warnings = append(b.warnings, w.Error())
+	}
+	return proc, nil
+}
+
+// mountRoot stacks the image's layers and the container's own.
+func (m *monitor) mountRoot() (*os.File, error) {
+	o := storage.MountOptions{UserXattr: m.machine.InUserNS(), Volatile: m.rec.Config.AutoRemove}
+	return storage.Open(m.env.Layers()).Mount(m.rec.Image.Layers, m.dir+"/upper", m.dir+"/work", o)
+}
+
+// user finds out who the container's process is.
+func (b *launcher) user() (spec.User, error) {
+	c, img := &b.m.rec.Config, &b.m.rec.Image.Config
+	name := c.User
+	if name == "" {
+		name = img.User
+	}
+	passwd, err := readInRoot(b.rootfs, "etc/passwd")
+	if err != nil {
+		return spec.User{}, err
+	}
+	group, err := readInRoot(b.rootfs, "etc/group")
+	if err != nil {
+		return spec.User{}, err
+	}
+	return spec.ResolveUser(name, c.GroupAdd, reader(passwd), reader(group))
+}
+
+// reader is nil for a file that is not there.
+func reader(data []byte) io.Reader {
+	if data == nil {
+		return nil
+	}
+	return bytes.NewReader(data)
+}
+
+// own gives the streams to the container's user, so that it can open them
+// again by /dev/stdout; programs that drop privileges and log there do.
+func (s *streams) own(u spec.User, uids, gids []specs.LinuxIDMapping) {
+	uid, gid := outside(uids, u.UID), outside(gids, u.GID)
+	if uid < 0 || gid < 0 {
+		return
+	}
+	for _, f := range s.files {
+		if f != nil {
+			_ = unix.Fchown(raw(f), uid, gid) // writing needs no ownership
+		}
+	}
+}
+
+// outside is an id of the container as this process sees it; -1 if it has none.
+func outside(maps []specs.LinuxIDMapping, id uint32) int {
+	if len(maps) == 0 {
+		return int(id)
+	}
+	for _, m := range maps {
+		if id >= m.ContainerID && uint64(id) < uint64(m.ContainerID)+uint64(m.Size) {
+			return int(m.HostID + (id - m.ContainerID))
+		}
+	}
+	return -1
+}
+
+func limitsBlockIO(r *container.Resources) bool {
+	return len(r.BlkioWeightDevice)+len(r.DeviceReadBps)+len(r.DeviceWriteBps)+len(r.DeviceReadIOps)+len(r.DeviceWriteIOps) > 0
+}
+
+// hierarchies lists the container's v1 groups as its /sys/fs/cgroup shows them.
+func hierarchies(v1 map[string]string) []runtime.Hierarchy {
+	if len(v1) == 0 {
+		return nil
+	}
+	names := make(map[string][]string, len(v1))
+	for controller, dir := range v1 {
+		names[dir] = append(names[dir], controller)
+	}
+	list := make([]runtime.Hierarchy, 0, len(names))
+	for dir, controllers := range names {
+		sortStrings(controllers)
+		list = append(list, runtime.Hierarchy{Name: strings.Join(controllers, ","), Source: dir})
+	}
+	return list
+}
+
+func sortStrings(s []string) {
+	for i := 1; i < len(s); i++ {
+		for k := i; k > 0 && s[k] < s[k-1]; k-- {
+			s[k], s[k-1] = s[k-1], s[k]
+		}
+	}
+}

@@ -14,7 +14,10 @@ const controlFD = 3
 
 // Main is the role isle-monitor. It returns when the container has ended for
 // good, or at once when nobody ever asks for a start.
-func Main(_ []string) int {
+func Main(args []string) int {
+	if len(args) > 1 {
+		return resume()
+	}
 	// The kernel ties the container's parent-death signal to this thread, the
 	// main one, which lives as long as the process.
 	runtime.LockOSThread()
@@ -59,6 +62,7 @@ func Main(_ []string) int {
 	m.peers = append(m.peers, first)
 	first.answer(encodeStarted(m.proc.pid, warnings))
 	debug.SetGCPercent(100)
+	m.listenForTerm()
 	m.set(timerShrink, shrinkAfter)
 	m.loop()
 	return 0

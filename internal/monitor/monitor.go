@@ -3,6 +3,8 @@ package monitor
 import (
 	"encoding/binary"
 	"os"
+	"os/signal"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,6 +12,8 @@ import (
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/host"
+	"github.com/isle-engine/isle/internal/linux/cgroup"
 	"github.com/isle-engine/isle/internal/monitor/log"
 	"github.com/isle-engine/isle/internal/state"
 )
@@ -23,16 +27,18 @@ type monitor struct {
 	st   container.State
 	lock *state.Lock
 
-	log    *log.Writer
-	logErr string
-	outs   []*output
-	in     input
+	log        *log.Writer
+	logOptions log.Options
+	logErr     string
+	outs       []*output
+	in         input
 	// console is the master of the container's terminal, consolePeer its other end.
 	console, consolePeer *os.File
 	buf                  []byte
 
-	proc     *process // nil while no container process exists
-	dead     group    // of the process that has just ended
+	machine  host.Machine
+	proc     *process      // nil while no container process exists
+	dead     *cgroup.Group // of the process that has just ended
 	ran      time.Duration
 	listener int
 	waker    int // eventfd: a goroutine has news for the loop
@@ -45,6 +51,9 @@ type monitor struct {
 	once    bool          // the first client's input was the container's; there is no other
 	backoff time.Duration // before the next restart
 	quit    bool          // the machine or the session ends; no restarts
+	vague   bool          // rec and st have yet to be read (see know)
+	signals int           // signalfd with SIGTERM; 0: none
+	term    atomic.Bool   // SIGTERM came, for a monitor without signals
 	ended   bool          // there will be no further start
 	exit    []byte        // 'X' of the final end
 
@@ -57,19 +66,8 @@ type process struct {
 	pid     int
 	pidfd   *os.File
 	start   uint64 // start time in clock ticks
-	group   group
+	group   *cgroup.Group
 	started time.Time
-}
-
-// group is the container's cgroup.
-type group interface {
-	Kill() error
-	Freeze(on bool) error
-	// OOM returns what the kernel's out-of-memory killer did.
-	OOM() (*container.OOM, bool)
-	// Remove kills what is left and removes the cgroup.
-	Remove() error
-	State() container.Cgroup
 }
 
 // The loop's timers.
@@ -95,6 +93,7 @@ const (
 	roleOutput
 	roleStdin
 	roleInput
+	roleSignal
 )
 
 func (m *monitor) watch(fd int, events int16, kind byte, i int) {
@@ -107,6 +106,9 @@ func (m *monitor) loop() {
 	for !m.over() {
 		m.polled, m.roles = m.polled[:0], m.roles[:0]
 		m.watch(m.waker, unix.POLLIN, roleWake, 0)
+		if m.signals > 0 {
+			m.watch(m.signals, unix.POLLIN, roleSignal, 0)
+		}
 		if m.listener >= 0 {
 			m.watch(m.listener, unix.POLLIN, roleListen, 0)
 		}
@@ -159,6 +161,13 @@ func (m *monitor) dispatch() {
 		case roleWake:
 			var b [8]byte
 			_, _ = unix.Read(m.waker, b[:]) // only to clear it
+			if m.term.Swap(false) {
+				m.terminate()
+			}
+		case roleSignal:
+			var b [128]byte
+			_, _ = unix.Read(m.signals, b[:]) // there is only one that it could be
+			m.terminate()
 		case roleListen:
 			m.accept()
 		case roleProcess:
@@ -253,6 +262,7 @@ func (m *monitor) fire() {
 		if t.IsZero() || time.Now().Before(t) {
 			continue
 		}
+		m.know()
 		m.timers[i] = time.Time{}
 		switch i {
 		case timerStop:
@@ -279,6 +289,56 @@ func (m *monitor) signal(sig unix.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
+// terminate ends the container because the machine or the user's session ends:
+// as stop does, but by nobody's wish, so that a later boot starts it again.
+func (m *monitor) terminate() {
+	m.know()
+	m.quit = true
+	sig, timeout := unix.SIGTERM, 10*time.Second
+	for _, name := range [...]string{m.rec.Config.StopSignal, m.rec.Image.Config.StopSignal} {
+		if s, err := container.ParseSignal(name); err == nil && name != "" {
+			sig = s
+			break
+		}
+	}
+	if t := m.rec.Config.StopTimeout; t != nil {
+		timeout = time.Duration(*t) * time.Second
+	}
+	m.halt(sig, timeout)
+}
+
+// listenForTerm makes SIGTERM end the container politely. The goroutine that it
+// takes is gone after shrink, which has a descriptor instead.
+func (m *monitor) listenForTerm() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGTERM)
+	go func() {
+		for range c {
+			m.term.Store(true)
+			m.poke()
+		}
+	}()
+}
+
+// know makes sure that the record and the state are in memory: a monitor that
+// has shrunk reads them when it needs them.
+func (m *monitor) know() {
+	if !m.vague {
+		return
+	}
+	m.vague = false
+	// A record that cannot be read any more must not keep the container from
+	// ending: it then ends as one without options.
+	if err := state.ReadRecord(m.dir, &m.rec); err != nil {
+		m.rec.ID = m.id
+	}
+	if err := state.ReadState(m.dir, &m.st); err != nil {
+		m.st = container.State{Status: container.Running, StartedAt: m.proc.started}
+	}
+	m.st.Pid, m.st.PidStart, m.st.MonitorPid = m.proc.pid, m.proc.start, os.Getpid()
+	m.proc.group = cgroup.Open(cgroup.Paths(m.st.Cgroup))
+}
+
 // wished remembers that the user wants the container to end, before it does:
 // restart policies, also those of a later boot, go by it.
 func (m *monitor) wished() {
@@ -288,9 +348,14 @@ func (m *monitor) wished() {
 	}
 }
 
-// stop begins the end of the container.
+// stop begins the end of the container that the user wants.
 func (m *monitor) stop(sig unix.Signal, timeout time.Duration) {
 	m.wished()
+	m.halt(sig, timeout)
+}
+
+// halt begins the end of the container.
+func (m *monitor) halt(sig unix.Signal, timeout time.Duration) {
 	if m.ended {
 		return
 	}
@@ -320,9 +385,11 @@ func (m *monitor) kill() {
 	if m.proc == nil {
 		return
 	}
-	_ = m.signal(unix.SIGKILL)     // fails only if it is dead
-	_ = m.proc.group.Kill()        // PID 1's death kills its pid namespace; this is for containers without one
-	_ = m.proc.group.Freeze(false) // on v1 a frozen process does not die
+	_ = m.signal(unix.SIGKILL) // fails only if it is dead
+	_ = m.proc.group.Kill()    // PID 1's death kills its pid namespace; this is for containers without one
+	if m.st.Status == container.Paused {
+		_ = m.proc.group.Thaw() // on v1 a frozen process does not die
+	}
 }
 
 // pause freezes or thaws the container.
@@ -337,7 +404,11 @@ func (m *monitor) pause(on bool) error {
 		}
 		return errs.New(errs.Conflict, "Container %s is not paused", m.id)
 	}
-	if err := m.proc.group.Freeze(on); err != nil {
+	set := m.proc.group.Thaw
+	if on {
+		set = m.proc.group.Freeze
+	}
+	if err := set(); err != nil {
 		return err
 	}
 	m.st.Status = want

@@ -38,6 +38,9 @@ func (m *monitor) accept() {
 			continue
 		}
 		m.peers = append(m.peers, &peer{fd: fd, stdin: -1})
+		if m.proc != nil && m.timers[timerShrink].IsZero() {
+			m.set(timerShrink, shrinkRetry)
+		}
 	}
 }
 
@@ -49,6 +52,7 @@ func trusted(fd int) bool {
 
 // hear handles what a client says. It reports whether the client is still there.
 func (m *monitor) hear(p *peer) bool {
+	m.know()
 	for {
 		n, files, err := recv(p.fd, m.msg[:], unix.MSG_DONTWAIT)
 		if err == unix.EAGAIN {
@@ -107,8 +111,8 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 		p.reply(m.reload())
 	case msgResize:
 		if len(b) == 5 && m.console != nil {
-			// A terminal that is gone has no size.
-			_ = tty.SetSize(m.console, binary.LittleEndian.Uint16(b[1:]), binary.LittleEndian.Uint16(b[3:]))
+			m.size = [2]uint16{binary.LittleEndian.Uint16(b[1:]), binary.LittleEndian.Uint16(b[3:])}
+			_ = tty.SetSize(m.console, m.size[0], m.size[1]) // a terminal that is gone has no size
 		}
 	default:
 		p.answer(encodeError(errs.New(errs.Unsupported, "monitor: unknown request %q", b[0])))
@@ -133,8 +137,8 @@ func (m *monitor) attach(p *peer, flags byte, files []int) error {
 	}
 	p.attached = true
 	if fds[0] >= 0 {
-		if m.in.fd < 0 {
-			_ = unix.Close(fds[0]) // the client learns it as EPIPE
+		if m.proc != nil && m.in.fd < 0 {
+			_ = unix.Close(fds[0]) // there is none; the client learns it as EPIPE
 		} else {
 			p.stdin = fds[0]
 			_ = unix.SetNonblock(p.stdin, true) // ours alone: the client sent its only copy, or keeps one it does not read

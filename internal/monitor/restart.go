@@ -43,7 +43,7 @@ func (m *monitor) restarts() bool {
 func (m *monitor) restart() {
 	m.st.RestartCount++
 	m.st.OOMKilled, m.st.OOM, m.st.Error = false, nil, ""
-	if _, err := m.launch(nil, m.size); err != nil {
+	if _, err := m.launch(nil); err != nil {
 		m.st.Error = err.Error()
 		m.st.ExitCode = errs.ExitEngine
 		if errs.HasExit(err) {

@@ -1,0 +1,3 @@
+package monitor
+
+func testClient(args []string) int { return 0 }
