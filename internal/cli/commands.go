@@ -1,5 +1,7 @@
 package cli
 
+import "strings"
+
 // command is one command of the table. The flags are made by setup, for the
 // chosen command only: building those of all would cost every start a millisecond.
 type command struct {
@@ -76,7 +78,8 @@ func isGroup(word string) bool {
 	return false
 }
 
-// find returns the command that args begin with, its spelling, and what follows it.
+// find returns the command that args begin with, its name (the main one at that
+// place: "container ls" for "container ps"), and what follows it.
 func find(args []string) (*command, string, []string) {
 	word, n := args[0], 1
 	if len(args) > 1 && isGroup(word) {
@@ -86,9 +89,21 @@ func find(args []string) (*command, string, []string) {
 	for i := range table {
 		for _, p := range table[i].paths {
 			if p == word {
-				return &table[i], p, args[n:]
+				return &table[i], table[i].name(p), args[n:]
 			}
 		}
 	}
 	return nil, "", nil
+}
+
+// name returns the first of the command's spellings at the place of path: as a
+// command by itself, or below the same group.
+func (c *command) name(path string) string {
+	group, _, below := strings.Cut(path, " ")
+	for _, p := range c.paths {
+		if g, _, b := strings.Cut(p, " "); b == below && (!b || g == group) {
+			return p
+		}
+	}
+	return path
 }

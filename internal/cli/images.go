@@ -234,7 +234,7 @@ func cmdPull(c *call) func() error {
 	var o engine.PullOptions
 	c.flags = []flag{
 		{name: "all-tags", short: 'a', v: (*boolVar)(&o.All), help: "Download all tags of the repository"},
-		{name: "disable-content-trust", v: new(boolVar), help: "Accepted for Docker's sake: images are verified by digest", def: "true"},
+		{name: "disable-content-trust", v: funcVar{"", contentTrust}, help: "Accepted for Docker's sake: images are verified by digest", def: "true"},
 		{name: "platform", v: (*stringVar)(&o.Platform), help: "Platform of the image (os/arch[/variant])"},
 		{name: "quiet", short: 'q', v: (*boolVar)(&o.Quiet), help: "Print the image's name only"},
 	}

@@ -139,25 +139,15 @@ func or(a, b string) string {
 	return b
 }
 
-// mergeEnv is the image's environment changed by the container's, without the
-// variables that the container takes away.
+// mergeEnv is the container's environment and what the image's adds to it. A
+// name without a value is kept: it says that the variable is taken away.
 func mergeEnv(image, own []string) []string {
-	env := slices.Clone(image)
-	for _, kv := range own {
-		key, _, has := strings.Cut(kv, "=")
-		i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, key+"=") })
-		switch {
-		case !has && i >= 0:
-			env = slices.Delete(env, i, i+1)
-		case !has:
-		case i >= 0:
-			env[i] = kv
-		default:
+	env := append([]string{}, own...)
+	for _, kv := range image {
+		key, _, _ := strings.Cut(kv, "=")
+		if !slices.ContainsFunc(own, func(e string) bool { return e == key || strings.HasPrefix(e, key+"=") }) {
 			env = append(env, kv)
 		}
-	}
-	if env == nil {
-		env = []string{}
 	}
 	return env
 }
@@ -282,6 +272,7 @@ func inspectHostConfig(ct *engine.Container) *hostConfigJSON {
 	for _, u := range c.Ulimits {
 		h.Ulimits = append(h.Ulimits, ulimitJSON{u.Name, u.Hard, u.Soft})
 	}
+	slices.SortFunc(h.Ulimits, func(a, b ulimitJSON) int { return strings.Compare(a.Name, b.Name) })
 	h.MaskedPaths, h.ReadonlyPaths = systemPaths(c)
 	for _, m := range c.Mounts {
 		requestMount(h, m)

@@ -19,8 +19,8 @@ func cmdStart(c *call) func() error {
 	}
 	c.flags = []flag{
 		{name: "attach", short: 'a', v: (*boolVar)(&o.attach), help: "Attach STDOUT and STDERR, and pass signals on"},
-		{name: "checkpoint", v: (*stringVar)(&o.checkpoint), help: "Refused: checkpoints are not supported"},
-		{name: "checkpoint-dir", v: (*stringVar)(&o.checkpoint), help: "Refused: checkpoints are not supported"},
+		{name: "checkpoint", v: (*stringVar)(&o.checkpoint), help: "Refused: checkpoints are not supported", hidden: true},
+		{name: "checkpoint-dir", v: (*stringVar)(&o.checkpoint), help: "Refused: checkpoints are not supported", hidden: true},
 		{name: "detach-keys", v: (*stringVar)(&o.detachKeys), help: "Keys that detach from the container (default ctrl-p,ctrl-q)"},
 		{name: "interactive", short: 'i', v: (*boolVar)(&o.stdin), help: "Attach the container's STDIN"},
 	}

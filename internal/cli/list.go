@@ -39,8 +39,8 @@ func (l *list) print(a *app, n int, at func(i int) row) error {
 	case text == "json":
 		text = "{{json .}}"
 	}
-	text, table = strings.CutPrefix(text, "table ")
-	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(strings.TrimSpace(text))
+	text, table = strings.CutPrefix(text, "table")
+	text = unescape(strings.Trim(text, " "))
 	if !table && text == "{{json .}}" {
 		return printJSON(a.stdout(), n, at)
 	}
@@ -77,6 +77,11 @@ func (l *list) print(a *app, n int, at func(i int) row) error {
 		out = aligned
 	}
 	return a.textOut(out.String())
+}
+
+// unescape turns \t and \n, as typed between a shell's single quotes, into what they mean.
+func unescape(s string) string {
+	return strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(s)
 }
 
 // newTable aligns columns as Docker does: three blanks apart, at least ten wide.

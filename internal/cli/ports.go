@@ -90,48 +90,51 @@ func portsText(ports []shownPort) string {
 		return cmp.Or(cmp.Compare(a.private, b.private), cmp.Compare(a.ip, b.ip), cmp.Compare(a.public, b.public), cmp.Compare(a.proto, b.proto))
 	})
 	type group struct {
-		ip, proto   string
+		key         string // "tcp", or IP/tcp for ports published under their own number
 		first, last uint16
 	}
-	var order []group
-	var plain, mapped []string
-	index := map[string]int{}
+	var open []group // one for each key, in the order of their first port
+	var done, mapped []string
 	for _, p := range ports {
-		if p.public != 0 && p.public != p.private {
+		key := p.proto
+		if p.ip != "" {
 			ip := p.ip
 			if strings.Contains(ip, ":") {
 				ip = "[" + ip + "]"
 			}
-			mapped = append(mapped, ip+":"+num(p.public)+"->"+num(p.private)+"/"+p.proto)
-			continue
-		}
-		key := p.ip + "/" + p.proto
-		if p.public == 0 {
-			key = "/" + p.proto
-			p.ip = ""
-		}
-		if i, ok := index[key]; ok && order[i].last+1 == p.private {
-			order[i].last = p.private
-			continue
-		}
-		index[key] = len(order)
-		order = append(order, group{p.ip, p.proto, p.private, p.private})
-	}
-	for _, g := range order {
-		r := num(g.first)
-		if g.last != g.first {
-			r += "-" + num(g.last)
-		}
-		if g.ip != "" {
-			ip := g.ip
-			if strings.Contains(ip, ":") {
-				ip = "[" + ip + "]"
+			if p.public != p.private {
+				mapped = append(mapped, ip+":"+num(p.public)+"->"+num(p.private)+"/"+p.proto)
+				continue
 			}
-			r = ip + ":" + r + "->" + r
+			key = ip + "/" + p.proto
 		}
-		plain = append(plain, r+"/"+g.proto)
+		i := slices.IndexFunc(open, func(g group) bool { return g.key == key })
+		switch {
+		case i < 0:
+			open = append(open, group{key, p.private, p.private})
+		case open[i].last+1 == p.private:
+			open[i].last = p.private
+		default:
+			done = append(done, portRange(open[i].key, open[i].first, open[i].last))
+			open[i].first, open[i].last = p.private, p.private
+		}
 	}
-	return strings.Join(append(plain, mapped...), ", ")
+	for _, g := range open {
+		done = append(done, portRange(g.key, g.first, g.last))
+	}
+	return strings.Join(append(done, mapped...), ", ")
+}
+
+// portRange writes neighbouring ports as one: "443-444/tcp", "0.0.0.0:80->80/tcp".
+func portRange(key string, first, last uint16) string {
+	r := num(first)
+	if last != first {
+		r += "-" + num(last)
+	}
+	if ip, proto, ok := strings.Cut(key, "/"); ok {
+		return ip + ":" + r + "->" + r + "/" + proto
+	}
+	return r + "/" + key
 }
 
 func num(n uint16) string { return strconv.Itoa(int(n)) }

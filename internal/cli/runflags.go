@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/isle-engine/isle/internal/container"
@@ -20,7 +21,7 @@ type containerFlags struct {
 	networks           []container.Endpoint
 	securityOpts       []string
 	devices            []string
-	gpus               []string
+	volumes, tmpfs     []string
 	logOpts            []string
 	storageOpts        []string
 	restart            string
@@ -50,10 +51,10 @@ func (o *containerFlags) flags() []flag {
 		{name: "cap-drop", v: (*listVar)(&c.CapDrop), help: "Drop Linux capabilities"},
 		{name: "cgroup-conf", v: (*mapVar)(&r.Unified), help: "Write a cgroup v2 file (file=value)", def: "map[]"},
 		{name: "cgroup-parent", v: (*stringVar)(&c.CgroupParent), help: "Parent cgroup for the container"},
-		{name: "cgroupns", v: modeVar("cgroup", &c.Cgroupns), help: "Cgroup namespace (host|private|container:NAME|ns:PATH)"},
+		{name: "cgroupns", v: (*stringVar)(&c.Cgroupns), help: "Cgroup namespace (host, private, container:NAME, ns:PATH)"},
 		{name: "cidfile", v: (*stringVar)(&c.CidFile), help: "Write the container ID to this file"},
-		{name: "cpu-count", v: windowsOnly("cpu-count", "int"), help: "CPU count (Windows only)"},
-		{name: "cpu-percent", v: windowsOnly("cpu-percent", "int"), help: "CPU percent (Windows only)"},
+		{name: "cpu-count", v: windowsOnly("cpu-count", "int"), help: "CPU count (Windows only)", hidden: true},
+		{name: "cpu-percent", v: windowsOnly("cpu-percent", "int"), help: "CPU percent (Windows only)", hidden: true},
 		{name: "cpu-period", v: (*int64Var)(&r.CPUPeriod), help: "CPU scheduler (CFS) period in microseconds"},
 		{name: "cpu-quota", v: (*int64Var)(&r.CPUQuota), help: "CPU scheduler (CFS) quota in microseconds a period"},
 		{name: "cpu-rt-period", v: (*int64Var)(&r.CPURTPeriod), help: "Real-time CPU period in microseconds"},
@@ -68,7 +69,7 @@ func (o *containerFlags) flags() []flag {
 		{name: "device-read-iops", v: funcVar{"list", deviceValue(&r.DeviceReadIOps, container.ParseRateIOps)}, help: "Limit the reads from a device (path:number a second)", def: "[]"},
 		{name: "device-write-bps", v: funcVar{"list", deviceValue(&r.DeviceWriteBps, container.ParseRateBps)}, help: "Limit the write rate to a device (path:bytes a second)", def: "[]"},
 		{name: "device-write-iops", v: funcVar{"list", deviceValue(&r.DeviceWriteIOps, container.ParseRateIOps)}, help: "Limit the writes to a device (path:number a second)", def: "[]"},
-		{name: "disable-content-trust", v: new(boolVar), help: "Accepted for Docker's sake: images are verified by digest", def: "true"},
+		{name: "disable-content-trust", v: funcVar{"", contentTrust}, help: "Accepted for Docker's sake: images are verified by digest", def: "true"},
 		{name: "dns", v: funcVar{"list", o.dns}, help: "Set name servers"},
 		{name: "dns-opt", v: (*listVar)(&c.DNSOptions), hidden: true},
 		{name: "dns-option", v: (*listVar)(&c.DNSOptions), help: "Set resolver options"},
@@ -89,11 +90,11 @@ func (o *containerFlags) flags() []flag {
 		{name: "hostname", short: 'h', v: (*stringVar)(&c.Hostname), help: "Host name inside the container"},
 		{name: "init", v: (*boolVar)(&c.Init), help: "Run an init as PID 1 that reaps processes and passes signals on"},
 		{name: "interactive", short: 'i', v: (*boolVar)(&c.OpenStdin), help: "Keep STDIN open even if not attached"},
-		{name: "io-maxbandwidth", v: windowsOnly("io-maxbandwidth", "bytes"), help: "IO bandwidth limit of the system drive (Windows only)"},
-		{name: "io-maxiops", v: windowsOnly("io-maxiops", "uint"), help: "IO operations limit of the system drive (Windows only)"},
+		{name: "io-maxbandwidth", v: windowsOnly("io-maxbandwidth", "bytes"), help: "IO bandwidth limit of the system drive (Windows only)", hidden: true},
+		{name: "io-maxiops", v: windowsOnly("io-maxiops", "uint"), help: "IO operations limit of the system drive (Windows only)", hidden: true},
 		{name: "ip", v: (*stringVar)(&c.IPAddress), help: "IPv4 address (e.g., 172.30.100.104)"},
 		{name: "ip6", v: (*stringVar)(&c.IP6Address), help: "IPv6 address (e.g., 2001:db8::33)"},
-		{name: "ipc", v: (*stringVar)(&c.IPC), help: "IPC namespace (host|private|shareable|none|container:NAME|ns:PATH)"},
+		{name: "ipc", v: (*stringVar)(&c.IPC), help: "IPC namespace (host, private, shareable, none, container:NAME, ns:PATH)"},
 		{name: "isolation", v: funcVar{"string", isolation}, help: "Isolation technology; only \"default\""},
 		{name: "kernel-memory", v: (*bytesVar)(&r.KernelMemory), help: "Kernel memory limit (ignored: gone since Linux 5.16)"},
 		{name: "label", short: 'l', v: funcVar{"list", o.addLabel}, help: "Set labels on the container"},
@@ -111,12 +112,12 @@ func (o *containerFlags) flags() []flag {
 		{name: "name", v: (*stringVar)(&c.Name), help: "Name of the container"},
 		{name: "net", v: funcVar{"network", o.network}, hidden: true},
 		{name: "net-alias", v: (*listVar)(&c.NetworkAlias), hidden: true},
-		{name: "network", v: funcVar{"network", o.network}, help: "Connect to a network (NAME|none|host|container:NAME|ns:PATH)"},
+		{name: "network", v: funcVar{"network", o.network}, help: "Connect to a network (NAME, none, host, container:NAME, ns:PATH)"},
 		{name: "network-alias", v: (*listVar)(&c.NetworkAlias), help: "Further names within the network"},
 		{name: "no-healthcheck", v: (*boolVar)(&o.noHealth), help: "Disable the image's HEALTHCHECK"},
 		{name: "oom-kill-disable", v: (*boolVar)(&r.OOMKillDisable), help: "Disable the OOM killer"},
 		{name: "oom-score-adj", v: (*intVar)(&o.oomScoreAdj), help: "Preference of the OOM killer (-1000 to 1000)"},
-		{name: "pid", v: modeVar("pid", &c.PID), help: "PID namespace (host|private|container:NAME|ns:PATH)"},
+		{name: "pid", v: (*stringVar)(&c.PID), help: "PID namespace (host, private, container:NAME, ns:PATH)"},
 		{name: "pids-limit", v: (*int64Var)(&r.PidsLimit), help: "Limit of processes (-1 for unlimited)"},
 		{name: "platform", v: (*stringVar)(&c.Platform), help: "Platform of the image (os/arch[/variant])"},
 		{name: "privileged", v: (*boolVar)(&c.Privileged), help: "Give the container all that the caller may do"},
@@ -125,7 +126,7 @@ func (o *containerFlags) flags() []flag {
 		{name: "pull", v: (*stringVar)(&o.pull), help: `Pull the image first ("always", "missing", "never")`, def: `"missing"`},
 		{name: "quiet", short: 'q', v: (*boolVar)(&o.quiet), help: "Suppress the pull output"},
 		{name: "read-only", v: (*boolVar)(&c.ReadOnly), help: "Mount the container's root file system read-only"},
-		{name: "restart", v: (*stringVar)(&o.restart), help: "What to do when the container exits (no|on-failure[:max]|always|unless-stopped)", def: `"no"`},
+		{name: "restart", v: (*stringVar)(&o.restart), help: "What to do when the container exits (no, on-failure[:max], always, unless-stopped)", def: `"no"`},
 		{name: "rm", v: (*boolVar)(&c.AutoRemove), help: "Remove the container and its anonymous volumes when it exits"},
 		{name: "runtime", v: (*stringVar)(&c.Runtime), help: "OCI runtime for this container"},
 		{name: "security-opt", v: (*listVar)(&o.securityOpts), help: "Security options (seccomp=, apparmor=, label=, no-new-privileges, mask=, unmask=, systempaths=)"},
@@ -134,16 +135,16 @@ func (o *containerFlags) flags() []flag {
 		{name: "stop-timeout", v: intPtrVar{&c.StopTimeout}, help: "Seconds to wait before the container is killed"},
 		{name: "storage-opt", v: (*listVar)(&o.storageOpts), help: "Options of the storage driver"},
 		{name: "sysctl", v: funcVar{"map", o.sysctl}, help: "Set namespaced kernel parameters", def: "map[]"},
-		{name: "time", v: modeVar("time", &c.Time), help: "Time namespace (host|private|container:NAME|ns:PATH)"},
+		{name: "time", v: (*stringVar)(&c.Time), help: "Time namespace (host, private, container:NAME, ns:PATH)"},
 		{name: "time-offset", v: funcVar{"list", o.timeOffset}, help: "Shift a clock of a private time namespace (monotonic|boottime=seconds)"},
-		{name: "tmpfs", v: funcVar{"list", o.tmpfs}, help: "Mount a tmpfs (path[:options])"},
+		{name: "tmpfs", v: (*listVar)(&o.tmpfs), help: "Mount a tmpfs (path[:options])"},
 		{name: "tty", short: 't', v: (*boolVar)(&c.TTY), help: "Allocate a pseudo-TTY"},
 		{name: "ulimit", v: funcVar{"ulimit", o.ulimit}, help: "Resource limits (name=soft[:hard])", def: "[]"},
 		{name: "use-api-socket", v: funcVar{"", apiSocket}, help: "Refused: the container would be given all of the caller's containers"},
 		{name: "user", short: 'u', v: (*stringVar)(&c.User), help: "User inside (<name|uid>[:<group|gid>])"},
-		{name: "userns", v: modeVar("user", &c.Userns), help: "User namespace (host|private|auto|keep-id[:uid=N,gid=N]|container:NAME|ns:PATH)"},
-		{name: "uts", v: modeVar("uts", &c.UTS), help: "UTS namespace (host|private|container:NAME|ns:PATH)"},
-		{name: "volume", short: 'v', v: funcVar{"list", o.volume}, help: "Mount a host path or volume ([source:]path[:options])"},
+		{name: "userns", v: (*stringVar)(&c.Userns), help: "User namespace (host, private, auto, keep-id[:uid=N,gid=N], container:NAME, ns:PATH)"},
+		{name: "uts", v: (*stringVar)(&c.UTS), help: "UTS namespace (host, private, container:NAME, ns:PATH)"},
+		{name: "volume", short: 'v', v: (*listVar)(&o.volumes), help: "Mount a host path or volume ([source:]path[:options])"},
 		{name: "volume-driver", v: (*stringVar)(&c.VolumeDrv), help: "Driver of the container's volumes"},
 		{name: "volumes-from", v: (*listVar)(&c.VolumesFrom), help: "Mount the volumes of other containers"},
 		{name: "workdir", short: 'w', v: (*stringVar)(&c.WorkingDir), help: "Working directory inside the container"},
@@ -238,12 +239,6 @@ func (o *containerFlags) timeOffset(s string) error {
 	return err
 }
 
-func (o *containerFlags) tmpfs(s string) error {
-	m, err := container.ParseTmpfs(s)
-	o.cfg.Mounts = append(o.cfg.Mounts, m)
-	return err
-}
-
 // ulimit keeps the last of several limits of one name.
 func (o *containerFlags) ulimit(s string) error {
 	u, err := container.ParseUlimit(s)
@@ -257,15 +252,33 @@ func (o *containerFlags) ulimit(s string) error {
 	return err
 }
 
-func (o *containerFlags) volume(s string) error {
-	if strings.HasPrefix(s, ".") {
-		if err := o.needDir(); err != nil {
+// setMounts adds the mounts of -v and --tmpfs to those of --mount.
+func (o *containerFlags) setMounts() error {
+	for _, s := range o.volumes {
+		if strings.HasPrefix(s, ".") {
+			if err := o.needDir(); err != nil {
+				return err
+			}
+		}
+		m, err := container.ParseVolume(s, o.cwd)
+		if err != nil {
 			return err
 		}
+		o.cfg.Mounts = append(o.cfg.Mounts, m)
 	}
-	m, err := container.ParseVolume(s, o.cwd)
-	o.cfg.Mounts = append(o.cfg.Mounts, m)
-	return err
+	for _, s := range o.tmpfs {
+		m, err := container.ParseTmpfs(s)
+		if err != nil {
+			return err
+		}
+		o.cfg.Mounts = append(o.cfg.Mounts, m)
+	}
+	for i := range o.cfg.Mounts {
+		if m := &o.cfg.Mounts[i]; m.Type == "volume" && m.VolumeDriver == "" {
+			m.VolumeDriver = o.cfg.VolumeDrv
+		}
+	}
+	return nil
 }
 
 func (o *containerFlags) needDir() (err error) {
@@ -283,12 +296,13 @@ func deviceValue(to *[]container.DeviceValue, parse func(string) (container.Devi
 	}
 }
 
-func modeVar(kind string, to *string) funcVar {
-	return funcVar{"string", func(s string) error {
-		_, err := container.ParseNamespaceMode(kind, s)
-		*to = s
-		return err
-	}}
+// contentTrust refuses to turn Docker's Notary on.
+func contentTrust(s string) error {
+	off, err := strconv.ParseBool(s)
+	if err == nil && !off {
+		err = errs.New(errs.Unsupported, "content trust is not supported")
+	}
+	return err
 }
 
 func isolation(s string) error {
@@ -326,7 +340,7 @@ func (o *containerFlags) config(args []string) (*container.Config, error) {
 	default:
 		return nil, errs.New(errs.Invalid, `invalid pull option: '%s': must be one of "always", "missing" or "never"`, o.pull)
 	}
-	for _, part := range [...]func() error{o.setEnv, o.setLabels, o.setHealth, o.setNetworks, o.setDevices, o.setOpts} {
+	for _, part := range [...]func() error{o.setEnv, o.setLabels, o.setHealth, o.setMounts, o.setNetworks, o.setDevices, o.setOpts} {
 		if err := part(); err != nil {
 			return nil, err
 		}
@@ -342,13 +356,6 @@ func (o *containerFlags) config(args []string) (*container.Config, error) {
 	}
 	if o.oomScoreAdj != 0 {
 		c.OOMScoreAdj = &o.oomScoreAdj
-	}
-	if c.VolumeDrv != "" {
-		for i := range c.Mounts {
-			if m := &c.Mounts[i]; m.Type == "volume" && m.VolumeDriver == "" {
-				m.VolumeDriver = c.VolumeDrv
-			}
-		}
 	}
 	return c, c.Validate()
 }

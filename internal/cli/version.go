@@ -109,7 +109,7 @@ func (c *call) printOne(text string, v any) error {
 	if text == "json" {
 		text = "{{json .}}"
 	}
-	t, err := format.Parse(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text), false)
+	t, err := format.Parse(unescape(text), false)
 	if err != nil {
 		return err
 	}

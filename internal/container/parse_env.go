@@ -41,7 +41,8 @@ func ReadEnvFile(name string, lookup func(string) (string, bool)) ([]string, err
 	return readKVFile(name, "env", lookup)
 }
 
-// ReadLabelFile reads --label-file, like ReadEnvFile but with KEY alone kept.
+// ReadLabelFile reads --label-file, like ReadEnvFile with nothing to look up: KEY
+// alone is left out.
 func ReadLabelFile(name string) ([]string, error) {
 	return readKVFile(name, "label", nil)
 }
@@ -81,9 +82,7 @@ func readKVFile(name, what string, lookup func(string) (string, bool)) ([]string
 		switch {
 		case has:
 			out = append(out, line)
-		case lookup == nil:
-			out = append(out, key)
-		default:
+		case lookup != nil:
 			if v, ok := lookup(key); ok {
 				out = append(out, key+"="+v)
 			}

@@ -113,7 +113,7 @@ func ParseGPUs(s string) (DeviceRequest, error) {
 	if err != nil {
 		return DeviceRequest{}, err
 	}
-	var r DeviceRequest
+	r := DeviceRequest{Options: map[string]string{}}
 	seen := map[string]bool{}
 	for i, f := range fields {
 		key, val, has := strings.Cut(f, "=")
@@ -143,7 +143,6 @@ func ParseGPUs(s string) (DeviceRequest, error) {
 		case "capabilities":
 			r.Capabilities = [][]string{append(strings.Split(val, ","), "gpu")}
 		case "options":
-			r.Options = map[string]string{}
 			for o := range strings.SplitSeq(val, ",") {
 				k, v, _ := strings.Cut(o, "=")
 				r.Options[k] = v
