@@ -1,0 +1,218 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/errs"
+)
+
+// sharedUnit is the scope below which all containers of a manager live that need
+// controllers and whose callers cannot give them. It exists while a process is
+// in it.
+const (
+	sharedUnit  = "isle.scope"
+	sharedSlice = "isle.slice"
+)
+
+// manager is a systemd: the system's or a user's.
+type manager struct {
+	*bus
+	user bool
+}
+
+// dial connects to the systemd that may make groups for the caller.
+func dial(rootless bool) (*manager, error) {
+	if !rootless {
+		b, err := dialBus("/run/systemd/private", true)
+		if err != nil {
+			var berr error
+			if b, berr = dialBus("/run/dbus/system_bus_socket", false); berr != nil {
+				return nil, err
+			}
+		}
+		return &manager{b, false}, nil
+	}
+	run := os.Getenv("XDG_RUNTIME_DIR")
+	if run == "" {
+		// Not set after su or in cron, but the directory exists with the user's manager.
+		run = fmt.Sprintf("/run/user/%d", hostUID())
+	}
+	b, err := dialBus(run+"/systemd/private", true)
+	if err != nil {
+		var berr error
+		if b, berr = dialBus(run+"/bus", false); berr != nil {
+			return nil, err
+		}
+	}
+	return &manager{b, true}, nil
+}
+
+const (
+	systemdName  = "org.freedesktop.systemd1"
+	systemdPath  = "/org/freedesktop/systemd1"
+	managerIface = "org.freedesktop.systemd1.Manager"
+)
+
+func (m *manager) method(name, signature string, body marshal) ([]byte, error) {
+	return m.call(message{systemdName, systemdPath, managerIface, name, signature, body})
+}
+
+// delegated reports whether the unit that the calling process is in, whose
+// directory has the name unit, was given its cgroup for its own use (Delegate=).
+// Any doubt means no.
+func (m *manager) delegated(unit string) bool {
+	iface := systemdName + ".Scope"
+	if strings.HasSuffix(unit, ".service") {
+		iface = systemdName + ".Service"
+	} else if !strings.HasSuffix(unit, ".scope") {
+		return false
+	}
+	var body marshal
+	body.u32(uint32(os.Getpid()))
+	reply, err := m.method("GetUnitByPID", "u", body)
+	if err != nil {
+		return false
+	}
+	r := unmarshal{b: reply}
+	path := r.str()
+	body = marshal{}
+	body.str(iface)
+	body.str("Delegate")
+	reply, err = m.call(message{systemdName, path, "org.freedesktop.DBus.Properties", "Get", "ss", body})
+	if err != nil || r.err != nil {
+		return false
+	}
+	r = unmarshal{b: reply}
+	return r.sig() == "b" && r.u32() == 1 && r.err == nil
+}
+
+// startScope makes a transient scope with the calling process in it.
+func (m *manager) startScope(unit, slice string) error {
+	var b marshal
+	b.str(unit)
+	b.str("fail")
+	b.array(8, func() {
+		b.property("Description", "s", func() { b.str("isle containers") })
+		b.property("Slice", "s", func() { b.str(slice) })
+		b.property("Delegate", "b", func() { b.bool(true) })
+		// The manager's default is a share of the system's tasks, for all containers
+		// together, that nobody asked for.
+		b.property("TasksMax", "t", func() { b.u64(^uint64(0)) })
+		b.property("CollectMode", "s", func() { b.str("inactive-or-failed") })
+		b.property("PIDs", "au", func() { b.array(4, func() { b.u32(uint32(os.Getpid())) }) })
+	})
+	b.array(8, func() {}) // no auxiliary units
+	_, err := m.method("StartTransientUnit", "ssa(sv)a(sa(sv))", b)
+	return err
+}
+
+// attach moves the calling process into a group below a delegated unit.
+func (m *manager) attach(unit, below string) error {
+	var b marshal
+	b.str(unit)
+	b.str(below)
+	b.array(4, func() { b.u32(uint32(os.Getpid())) })
+	_, err := m.method("AttachProcessesToUnit", "ssau", b)
+	return err
+}
+
+// jobPatience bounds the wait for systemd to do what it has accepted.
+const jobPatience = 10 * time.Second
+
+// awaitUnit waits until the calling process is in the cgroup of unit, and
+// returns where that is.
+func (h *Host) awaitUnit(unit string) (location, error) {
+	for end := time.Now().Add(jobPatience); ; time.Sleep(200 * time.Microsecond) {
+		own, err := memberships("self")
+		if err != nil {
+			return location{}, err
+		}
+		h.own = own
+		m, _ := on(own, "")
+		if i := strings.Index(m.path+"/", "/"+unit+"/"); i >= 0 {
+			l, err := h.ownIn("")
+			if err != nil {
+				return location{}, err
+			}
+			for l.dir.base() != unit && l.dir != l.mount {
+				l.dir = l.dir.up()
+			}
+			return l, nil
+		}
+		if time.Now().After(end) {
+			return location{}, errs.New(errs.Unavailable, "systemd: unit %s: not started after %v", unit, jobPatience)
+		}
+	}
+}
+
+// ownScope puts the calling process into a scope made for one container.
+func (m *maker) ownScope() (location, error) {
+	mgr, err := dial(m.request.Rootless)
+	if err != nil {
+		return location{}, noManager(err, m.request.Rootless)
+	}
+	defer mgr.close()
+	unit, slice := prefix+m.request.Name+".scope", m.request.Parent
+	if slice == "" {
+		slice = sharedSlice
+	}
+	if err := mgr.startScope(unit, slice); err != nil {
+		return location{}, scopeError(unit, err)
+	}
+	base, err := m.host.awaitUnit(unit)
+	if err != nil {
+		return location{}, err
+	}
+	m.group.paths.Manager, m.group.paths.Unit = Systemd, unit
+	return base, evacuate(base.dir)
+}
+
+// sharedScope finds or makes the shared scope, and puts the calling process into
+// it if it could not put children there from where it is.
+func (h *Host) sharedScope(mgr *manager, own location) (location, error) {
+	scope := location{h.v2mount.join(sharedSlice).join(sharedUnit), own.mount}
+	if mgr.user {
+		uid := hostUID()
+		scope.dir = h.v2mount.join(fmt.Sprintf("user.slice/user-%d.slice/user@%d.service", uid, uid)).join(sharedSlice).join(sharedUnit)
+	}
+	// The scope ends with its last process, perhaps just now: the calling process
+	// goes in to hold it, and if it came too late, a new one is made.
+	var last error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if scope.dir.exists("cgroup.procs") && mayJoin(own.dir, scope.dir) == nil {
+			if evacuate(scope.dir) == nil && scope.dir.join(callers).write("cgroup.procs", "0") == nil {
+				return scope, nil
+			}
+		}
+		last = mgr.startScope(sharedUnit, sharedSlice)
+		if be := (*busError)(nil); errors.As(last, &be) && be.name == systemdName+".UnitExists" {
+			last = mgr.attach(sharedUnit, "/"+callers)
+			if errors.As(last, &be) && !strings.HasSuffix(be.name, ".AccessDenied") {
+				continue // it is ending
+			}
+		}
+		if last != nil {
+			break
+		}
+		l, err := h.awaitUnit(sharedUnit)
+		if err != nil {
+			return location{}, err
+		}
+		return l, evacuate(l.dir)
+	}
+	return location{}, scopeError(sharedUnit, last)
+}
+
+// scopeError says what systemd answered.
+func scopeError(unit string, err error) error {
+	if be := (*busError)(nil); errors.As(err, &be) && strings.HasSuffix(be.name, ".AccessDenied") {
+		err = errors.Join(errs.As(errs.Denied, err), unix.EACCES)
+	}
+	return fmt.Errorf("systemd: unit %s: %w", unit, err)
+}
