@@ -164,3 +164,31 @@ func hostOrder(inner, outer []specs.LinuxIDMapping) (low, high uint32) {
 	}
 	return low, high
 }
+
+// DefaultUser is who a container runs as: whom the request names, else the
+// image, else with keep-id the user who is kept, else root ("").
+func DefaultUser(c *container.Config, img *container.ImageConfig, own Own) string {
+	switch {
+	case c.User != "":
+		return c.User
+	case img.User != "":
+		return img.User
+	}
+	m, err := container.ParseNamespaceMode("user", c.Userns)
+	if err != nil || m.Mode != "keep-id" {
+		return ""
+	}
+	uid, gid := -1, -1
+	if m.Arg != "" {
+		if uid, gid, err = container.KeepIDs(m.Arg); err != nil {
+			return "" // Mappings says so
+		}
+	}
+	if uid < 0 {
+		uid = own.UID
+	}
+	if gid < 0 {
+		gid = own.GID
+	}
+	return strconv.Itoa(uid) + ":" + strconv.Itoa(gid)
+}

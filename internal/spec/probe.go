@@ -1,8 +1,6 @@
 package spec
 
 import (
-	"os"
-
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/host"
 )
@@ -46,10 +44,6 @@ func Probe(m *host.Machine, c *container.Config, rootless bool) Facts {
 	}
 	if !c.Privileged {
 		f.SELinuxProcess, f.SELinuxFile = m.SELinux()
-	}
-	if c.IPC == "host" {
-		fi, err := os.Stat("/dev/mqueue")
-		f.HostMqueue = err == nil && fi.IsDir()
 	}
 	return f
 }

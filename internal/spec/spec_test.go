@@ -311,3 +311,15 @@ func BenchmarkProbe(b *testing.B) {
 		Probe(new(host.Machine), c, false)
 	}
 }
+
+func TestDefaultUser(t *testing.T) {
+	own := Own{Rootless: true, UID: 1000, GID: 1001}
+	for _, c := range []struct{ user, image, userns, want string }{
+		{"", "", "", ""}, {"alice", "bob", "keep-id", "alice"}, {"", "bob", "keep-id", "bob"}, {"", "", "keep-id", "1000:1001"},
+		{"", "", "keep-id:uid=5", "5:1001"}, {"", "", "keep-id:uid=5,gid=6", "5:6"}, {"", "", "auto", ""},
+	} {
+		if got := DefaultUser(&container.Config{User: c.user, Userns: c.userns}, &container.ImageConfig{User: c.image}, own); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
