@@ -18,8 +18,9 @@
 // What Docker does, Build does; where it differs, a comment says so. The
 // differences: the cgroup namespace is private on every machine; a limit that
 // the caller may not raise is lowered with a warning; oom_score_adj is set to 0
-// only where that is possible; inside a user namespace, devices are bound from the
-// host, and ids that are not mapped are not used.
+// only where that is possible; inside a user namespace, kernel file systems that
+// can only be mounted by the owner of a namespace are bound from the host, and
+// ids that are not mapped are not used.
 //
 // # Invariants
 //

@@ -31,7 +31,7 @@ func rootInput() Input {
 		}}},
 		Facts: Facts{
 			Hostname: "host", Bounding: allCaps, SysResource: true, MaxFiles: 1 << 20,
-			CPUs: 4, CPUList: "0-3", CgroupV2: true,
+			CPUs: 4, CPUList: "0-3", CgroupV2: true, HostMqueue: true,
 		},
 		User:       User{Groups: []uint32{0}, Home: "/root", Name: "root"},
 		EtcFiles:   EtcFiles{Hostname: "/c/hostname", Hosts: "/c/hosts", Resolv: "/c/resolv.conf"},

@@ -29,6 +29,8 @@ var (
 	optShm      = []string{"nosuid", "noexec", "nodev", "mode=1777", "size=67108864"}
 	optBind     = []string{"rbind", "rprivate"}
 	optBindRO   = []string{"rbind", "ro", "rprivate"}
+	optHostKern = []string{"rbind", "rprivate", "nosuid", "noexec", "nodev"}
+	optHostSys  = []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"}
 )
 
 // mounts lists what is mounted on the root file system, in the order in which it
@@ -81,7 +83,7 @@ func (b *build) userMounted(target string) bool {
 // kernelMounts are the mounts that every container has, without those that the
 // user replaces, or covers by a /dev of one's own.
 func (b *build) kernelMounts(list []specs.Mount) []specs.Mount {
-	c := b.cfg
+	c, f := b.cfg, &b.in.Facts
 	ownDev := b.userMounted("/dev")
 	add := func(m specs.Mount) {
 		if b.userMounted(m.Destination) || ownDev && strings.HasPrefix(m.Destination, "/dev/") {
@@ -89,9 +91,14 @@ func (b *build) kernelMounts(list []specs.Mount) []specs.Mount {
 		}
 		list = append(list, m)
 	}
-	// In a user namespace the kernel may refuse a new proc, sysfs or mqueue that
-	// shows somebody else's namespace; the runtime then shows the host's.
-	add(specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: optProc})
+	inUser := f.InUserNS || b.ownUser
+
+	proc := specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: optProc}
+	if b.pidHost && inUser {
+		// Only the owner of the pid namespace may mount its proc.
+		proc = specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: optHostKern}
+	}
+	add(proc)
 	add(specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: optDev})
 	pts := optPts
 	if !mapped(b.gids, 5) {
@@ -100,7 +107,10 @@ func (b *build) kernelMounts(list []specs.Mount) []specs.Mount {
 	add(specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts})
 
 	sys := specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: optSys}
-	if c.Privileged && !c.ReadOnly {
+	if inUser && (b.netHost || b.netForeign) {
+		// sysfs shows a network namespace, whose owner alone may mount it.
+		sys.Type, sys.Source, sys.Options = "bind", "/sys", optHostSys
+	} else if c.Privileged && !c.ReadOnly {
 		sys.Options = optSysRW
 	}
 	add(sys)
@@ -110,7 +120,13 @@ func (b *build) kernelMounts(list []specs.Mount) []specs.Mount {
 	}
 	add(cgroup)
 
-	add(specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: optMqueue})
+	mqueue := specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: optMqueue}
+	if b.ipcHost && inUser {
+		mqueue.Type, mqueue.Source, mqueue.Options = "bind", "/dev/mqueue", optHostKern
+	}
+	if mqueue.Type != "bind" || f.HostMqueue {
+		add(mqueue)
+	}
 	switch {
 	case c.IPC == "none":
 		// No shared memory was asked for, so there is no place for it.

@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"os"
+
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/host"
 )
@@ -44,6 +46,10 @@ func Probe(m *host.Machine, c *container.Config, rootless bool) Facts {
 	}
 	if !c.Privileged {
 		f.SELinuxProcess, f.SELinuxFile = m.SELinux()
+	}
+	if c.IPC == "host" {
+		fi, err := os.Stat("/dev/mqueue")
+		f.HostMqueue = err == nil && fi.IsDir()
 	}
 	return f
 }

@@ -75,6 +75,8 @@ type Facts struct {
 	// SELinux contexts of a container's processes and files, as the policy names
 	// them; "" where SELinux is off.
 	SELinuxProcess, SELinuxFile string
+	// HostMqueue: /dev/mqueue is there to be bound.
+	HostMqueue bool
 }
 
 // build is one run of Build: everything that usually is in a spec, in one piece
@@ -103,8 +105,10 @@ type build struct {
 	ownUser      bool // a user namespace of its own, or another container's
 	netPrivate   bool
 	netHost      bool
+	netForeign   bool // joined, and perhaps of another user namespace
 	ipcHost      bool
 	ipcPrivate   bool
+	pidHost      bool
 	utsPrivate   bool
 	uids, gids   []specs.LinuxIDMapping // that exist inside; nil: all
 	noSetgroups  bool
@@ -188,10 +192,11 @@ func (b *build) namespaces() error {
 	if b.netPrivate, b.netHost, err = add1(specs.NetworkNamespace, "network", c.Network); err != nil {
 		return err
 	}
+	b.netForeign = !b.netPrivate && !b.netHost && (b.ownUser || strings.HasPrefix(c.Network, "ns:"))
 	if b.utsPrivate, _, err = add1(specs.UTSNamespace, "uts", c.UTS); err != nil {
 		return err
 	}
-	if _, _, err = add1(specs.PIDNamespace, "pid", c.PID); err != nil {
+	if _, b.pidHost, err = add1(specs.PIDNamespace, "pid", c.PID); err != nil {
 		return err
 	}
 	if b.ipcPrivate, b.ipcHost, err = add1(specs.IPCNamespace, "ipc", c.IPC); err != nil {
