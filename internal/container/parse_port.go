@@ -60,7 +60,7 @@ func ParsePublish(s string) ([]Port, error) {
 	}
 	var hostFrom, hostTo uint16
 	if host != "" {
-		if hostFrom, hostTo, ok = portRange(host); !ok {
+		if hostFrom, hostTo, ok = portRange(host); !ok || hostFrom == 0 && hostTo > 0 {
 			return nil, errs.New(errs.Invalid, "invalid hostPort: %s", host)
 		}
 		if hostTo-hostFrom != to-from && from != to {
