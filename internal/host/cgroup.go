@@ -28,7 +28,7 @@ func (m *Machine) Cgroup() CgroupMode {
 	return m.cgroup.get(func() CgroupMode {
 		is := func(dir string, magic int64) bool {
 			var st unix.Statfs_t
-			return unix.Statfs(m.root+dir, &st) == nil && int64(st.Type) == magic
+			return unix.Statfs(m.root+dir, &st) == nil && st.Type == magic
 		}
 		switch {
 		case is("/sys/fs/cgroup", unix.CGROUP2_SUPER_MAGIC):

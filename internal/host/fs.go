@@ -27,11 +27,26 @@ var fsNames = [...]struct {
 	magic uint32
 	name  string
 }{
-	{unix.EXT4_SUPER_MAGIC, "ext4"}, {unix.XFS_SUPER_MAGIC, "xfs"}, {unix.BTRFS_SUPER_MAGIC, "btrfs"}, {0x2fc12fc1, "zfs"},
-	{unix.TMPFS_MAGIC, "tmpfs"}, {unix.OVERLAYFS_SUPER_MAGIC, "overlay"}, {unix.NFS_SUPER_MAGIC, "nfs"}, {0xff534d42, "cifs"},
-	{0xfe534d42, "smb3"}, {unix.FUSE_SUPER_MAGIC, "fuse"}, {unix.F2FS_SUPER_MAGIC, "f2fs"}, {unix.V9FS_MAGIC, "9p"},
-	{0xca451a4e, "bcachefs"}, {unix.ECRYPTFS_SUPER_MAGIC, "ecryptfs"}, {unix.RAMFS_MAGIC, "ramfs"}, {unix.SQUASHFS_MAGIC, "squashfs"},
-	{unix.EROFS_SUPER_MAGIC_V1, "erofs"}, {0x47504653, "gpfs"}, {0x0bd00bd0, "lustre"}, {unix.CEPH_SUPER_MAGIC, "ceph"},
+	{unix.EXT4_SUPER_MAGIC, "ext4"},
+	{unix.XFS_SUPER_MAGIC, "xfs"},
+	{unix.BTRFS_SUPER_MAGIC, "btrfs"},
+	{0x2fc12fc1, "zfs"},
+	{unix.TMPFS_MAGIC, "tmpfs"},
+	{unix.OVERLAYFS_SUPER_MAGIC, "overlay"},
+	{unix.NFS_SUPER_MAGIC, "nfs"},
+	{0xff534d42, "cifs"},
+	{0xfe534d42, "smb3"},
+	{unix.FUSE_SUPER_MAGIC, "fuse"},
+	{unix.F2FS_SUPER_MAGIC, "f2fs"},
+	{unix.V9FS_MAGIC, "9p"},
+	{0xca451a4e, "bcachefs"},
+	{unix.ECRYPTFS_SUPER_MAGIC, "ecryptfs"},
+	{unix.RAMFS_MAGIC, "ramfs"},
+	{unix.SQUASHFS_MAGIC, "squashfs"},
+	{unix.EROFS_SUPER_MAGIC_V1, "erofs"},
+	{0x47504653, "gpfs"},
+	{0x0bd00bd0, "lustre"},
+	{unix.CEPH_SUPER_MAGIC, "ceph"},
 }
 
 // Layers says whether a file system can hold unpacked layers and the writable

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -124,12 +125,7 @@ func (m *Machine) LSMs() []string {
 }
 
 func (m *Machine) hasLSM(name string) bool {
-	for _, l := range m.LSMs() {
-		if l == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(m.LSMs(), name)
 }
 
 // AppArmor reports whether AppArmor confines processes here.
@@ -231,7 +227,7 @@ func (m *Machine) Memory() (memory, swap uint64) {
 	if unix.Sysinfo(&s) != nil {
 		return 0, 0
 	}
-	return uint64(s.Totalram) * uint64(s.Unit), uint64(s.Totalswap) * uint64(s.Unit)
+	return s.Totalram * uint64(s.Unit), s.Totalswap * uint64(s.Unit)
 }
 
 // CPUList returns the processors online, as "0-3".
@@ -281,7 +277,7 @@ func (m *Machine) Container() string {
 		if c := m.line("/run/systemd/container"); c != "" {
 			return c
 		}
-		for _, kv := range bytes.Split([]byte(m.text("/proc/1/environ")), []byte{0}) {
+		for kv := range bytes.SplitSeq([]byte(m.text("/proc/1/environ")), []byte{0}) {
 			if c, ok := bytes.CutPrefix(kv, []byte("container=")); ok && len(c) > 0 {
 				return string(c)
 			}

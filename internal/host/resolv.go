@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -65,7 +66,7 @@ func (r *Resolver) Text(host string) string {
 			}
 		case "options":
 			if len(r.Options) == 0 {
-				options = append(options[:len(options):len(options)], f[1:]...)
+				options = append(slices.Clip(options), f[1:]...)
 			}
 		}
 	}

@@ -171,8 +171,7 @@ func (d *Devices) resolveBlock(r *container.Resources) error {
 }
 
 func unwrapPath(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err

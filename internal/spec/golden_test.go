@@ -179,7 +179,7 @@ func flat(s *specs.Spec) []string {
 			plain := !slices.ContainsFunc(v, func(e any) bool { _, is := e.(map[string]any); return is })
 			if !plain {
 				for i, e := range v {
-					m := e.(map[string]any)
+					m, _ := e.(map[string]any)
 					name := fmt.Sprint(i)
 					for _, key := range []string{"destination", "type", "path"} {
 						if s, ok := m[key].(string); ok && !strings.HasSuffix(path, ".devices") && !strings.HasSuffix(path, "mappings") {

@@ -28,7 +28,6 @@ var (
 	optMqueue   = []string{"nosuid", "noexec", "nodev"}
 	optShm      = []string{"nosuid", "noexec", "nodev", "mode=1777", "size=67108864"}
 	optBind     = []string{"rbind", "rprivate"}
-	optBindRO   = []string{"rbind", "ro", "rprivate"}
 	optHostKern = []string{"rbind", "rprivate", "nosuid", "noexec", "nodev"}
 	optHostSys  = []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"}
 )

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"maps"
 	"strconv"
 	"strings"
 
@@ -153,9 +154,7 @@ func (b *build) user() error {
 	b.process.User = specs.User{UID: u.UID, GID: u.GID}
 	if u.KeepGroups {
 		annotations := make(map[string]string, len(b.spec.Annotations)+1)
-		for k, v := range b.spec.Annotations {
-			annotations[k] = v
-		}
+		maps.Copy(annotations, b.spec.Annotations)
 		annotations[keepGroupsAnnotation] = "1"
 		b.spec.Annotations = annotations
 		return nil

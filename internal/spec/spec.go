@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -279,7 +280,7 @@ func (b *build) security() error {
 		b.linux.MaskedPaths, b.linux.ReadonlyPaths = unmask(maskedPaths[:], c), unmask(readonlyPaths[:], c)
 	}
 	if len(c.MaskPaths) > 0 {
-		b.linux.MaskedPaths = append(b.linux.MaskedPaths[:len(b.linux.MaskedPaths):len(b.linux.MaskedPaths)], c.MaskPaths...)
+		b.linux.MaskedPaths = append(slices.Clip(b.linux.MaskedPaths), c.MaskPaths...)
 	}
 	return nil
 }
@@ -328,7 +329,7 @@ var readonlyPaths = [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys
 // unmask returns paths without those that c takes off the lists.
 func unmask(paths []string, c *container.Config) []string {
 	if len(c.UnmaskPaths) == 0 {
-		return paths[:len(paths):len(paths)]
+		return slices.Clip(paths)
 	}
 	var kept []string
 	for _, p := range paths {

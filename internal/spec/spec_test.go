@@ -146,17 +146,23 @@ func TestMappings(t *testing.T) {
 		uids, gids ids
 		err        string
 	}{
-		{mode: "", own: own}, {mode: "host", own: own}, {mode: "private", own: own}, {mode: "container:x", own: own},
+		{mode: "", own: own},
+		{mode: "host", own: own},
+		{mode: "private", own: own},
+		{mode: "container:x", own: own},
 		{mode: "keep-id", own: own, uids: ids{m(0, 1, 1000), m(1000, 0, 1), m(1001, 1001, 64536)}, gids: ids{m(0, 1, 1001), m(1001, 0, 1), m(1002, 1002, 64535)}},
 		{mode: "keep-id:uid=5,gid=6", own: own, uids: ids{m(0, 1, 5), m(5, 0, 1), m(6, 6, 65531)}, gids: ids{m(0, 1, 6), m(6, 0, 1), m(7, 7, 65530)}},
 		{mode: "keep-id", own: Own{}, err: "rootless"},
 		{mode: "nomap", own: own, uids: ids{m(0, 1, 65536)}, gids: ids{m(0, 1, 65536)}},
 		{mode: "nomap", own: Own{}, err: "rootless"},
 		{mode: "auto", own: own, uids: ids{m(0, 1, 1024)}, gids: ids{m(0, 1, 1024)}},
-		{mode: "auto:size=10", own: Own{Rootless: true, UIDs: own.UIDs, GIDs: own.GIDs, UsedUIDs: ids{m(0, 1, 10)}, UsedGIDs: ids{m(0, 5, 10)}},
-			uids: ids{m(0, 11, 10)}, gids: ids{m(0, 1, 4), m(4, 15, 6)}},
+		{
+			mode: "auto:size=10", own: Own{Rootless: true, UIDs: own.UIDs, GIDs: own.GIDs, UsedUIDs: ids{m(0, 1, 10)}, UsedGIDs: ids{m(0, 5, 10)}},
+			uids: ids{m(0, 11, 10)}, gids: ids{m(0, 1, 4), m(4, 15, 6)},
+		},
 		{mode: "auto:size=70000", own: own, err: "are free"},
-		{mode: "auto:size=0", own: own, err: "size"}, {mode: "auto:uid=3", own: own, err: "unknown option"},
+		{mode: "auto:size=0", own: own, err: "size"},
+		{mode: "auto:uid=3", own: own, err: "unknown option"},
 		{mode: "what", own: own, err: "invalid"},
 	} {
 		u, g, err := Mappings(c.mode, c.own)
@@ -199,8 +205,17 @@ func TestWithin(t *testing.T) {
 		list, have string
 		want       bool
 	}{
-		{"0", "0-3", true}, {"0-3", "0-3", true}, {"1,3", "0-3", true}, {"3-4", "0-3", false}, {"4", "0-3,8", false}, {"8", "0-3,8", true}, {"2-8", "0-3,8", false},
-		{"", "0-3", false}, {"x", "0-3", false}, {"3-1", "0-3", false}, {"-1", "0-3", false},
+		{"0", "0-3", true},
+		{"0-3", "0-3", true},
+		{"1,3", "0-3", true},
+		{"3-4", "0-3", false},
+		{"4", "0-3,8", false},
+		{"8", "0-3,8", true},
+		{"2-8", "0-3,8", false},
+		{"", "0-3", false},
+		{"x", "0-3", false},
+		{"3-1", "0-3", false},
+		{"-1", "0-3", false},
 	} {
 		if got := within(c.list, c.have); got != c.want {
 			t.Errorf("%q in %q: %v", c.list, c.have, got)
@@ -315,8 +330,13 @@ func BenchmarkProbe(b *testing.B) {
 func TestDefaultUser(t *testing.T) {
 	own := Own{Rootless: true, UID: 1000, GID: 1001}
 	for _, c := range []struct{ user, image, userns, want string }{
-		{"", "", "", ""}, {"alice", "bob", "keep-id", "alice"}, {"", "bob", "keep-id", "bob"}, {"", "", "keep-id", "1000:1001"},
-		{"", "", "keep-id:uid=5", "5:1001"}, {"", "", "keep-id:uid=5,gid=6", "5:6"}, {"", "", "auto", ""},
+		{"", "", "", ""},
+		{"alice", "bob", "keep-id", "alice"},
+		{"", "bob", "keep-id", "bob"},
+		{"", "", "keep-id", "1000:1001"},
+		{"", "", "keep-id:uid=5", "5:1001"},
+		{"", "", "keep-id:uid=5,gid=6", "5:6"},
+		{"", "", "auto", ""},
 	} {
 		if got := DefaultUser(&container.Config{User: c.user, Userns: c.userns}, &container.ImageConfig{User: c.image}, own); got != c.want {
 			t.Errorf("%+v: %q", c, got)

@@ -299,7 +299,7 @@ func TestPauseOutlivesSignals(t *testing.T) {
 	if err != nil || !strings.Contains(string(status), "State:\tS") || !strings.Contains(string(status), "Name:\tisle-init") {
 		t.Errorf("%v\n%s", err, status)
 	}
-	for _, line := range strings.Split(string(status), "\n") {
+	for line := range strings.SplitSeq(string(status), "\n") {
 		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssAnon") {
 			t.Log(line)
 		}

@@ -244,7 +244,7 @@ func checkOwnerOf(pid int) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // only read
 	return checkOwner(fd, os.Getuid())
 }
 

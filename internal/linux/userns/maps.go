@@ -245,12 +245,12 @@ func (p *maps) writeByTools(pid int) error {
 }
 
 func runMapTool(path string, pid int, m []specs.LinuxIDMapping) error {
-	args := make([]string, 0, 1+3*len(m))
-	args = append(args, strconv.Itoa(pid))
+	args := make([]string, 0, 2+3*len(m))
+	args = append(args, path, strconv.Itoa(pid))
 	for _, e := range m {
 		args = append(args, strconv.FormatUint(uint64(e.ContainerID), 10), strconv.FormatUint(uint64(e.HostID), 10), strconv.FormatUint(uint64(e.Size), 10))
 	}
-	out, err := exec.Command(path, args...).CombinedOutput()
+	out, err := (&exec.Cmd{Path: path, Args: args}).CombinedOutput()
 	if err == nil {
 		return nil
 	}
@@ -258,7 +258,7 @@ func runMapTool(path string, pid int, m []specs.LinuxIDMapping) error {
 	if text == "" {
 		text = err.Error()
 	}
-	return errs.New(errs.Denied, "%s %s: %s", path, strings.Join(args, " "), text)
+	return errs.New(errs.Denied, "%s: %s", strings.Join(args, " "), text)
 }
 
 // mapHints explains what newuidmap and newgidmap say.

@@ -150,7 +150,7 @@ func Stop(dir string) error {
 		r, err = adopt(dir)
 	}
 	if err != nil {
-		return nil //nolint:nilerr // no record and no holder: nothing to stop
+		return nil // no record and no holder: nothing to stop
 	}
 	return stop(dir, r)
 }

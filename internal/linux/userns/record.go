@@ -154,7 +154,7 @@ func ReadMap(name string) ([]specs.LinuxIDMapping, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // only read
 	// The kernel gives whole lines, up to a page a call; a line has 33 bytes.
 	const page, line = 4096, 33
 	buf := make([]byte, 0, page)

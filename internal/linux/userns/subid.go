@@ -146,9 +146,8 @@ func getsubids(args ...string) ([]Range, error) {
 	if path == "" {
 		return nil, nil
 	}
-	out, err := exec.Command(path, args...).Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	out, err := (&exec.Cmd{Path: path, Args: append([]string{path}, args...)}).Output()
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil, nil // "Error fetching ranges": none
 	}
 	if err != nil {
@@ -223,7 +222,7 @@ func userName(uid int) string {
 		}
 	}
 	if path := tool("getent"); path != "" {
-		if out, err := exec.Command(path, "passwd", number).Output(); err == nil {
+		if out, err := (&exec.Cmd{Path: path, Args: []string{path, "passwd", number}}).Output(); err == nil {
 			return find(out)
 		}
 	}
