@@ -248,7 +248,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	if err != nil {
 		return nil, err
 	}
-	b.group, err = h.Create(cgroup.Request{Parent: c.CgroupParent, Name: m.id, Resources: sp.Linux.Resources, Rootless: m.env.Rootless})
+	b.group, err = h.Create(cgroup.Request{Parent: c.CgroupParent, Name: m.id, Resources: withOwnDevices(sp.Linux.Resources), Rootless: m.env.Rootless})
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -62,13 +63,13 @@ func asBoth(t *testing.T, test func(t *testing.T, r *rig)) {
 
 // rig is a place with an image, where monitors can start containers.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	env   config.Env
 	ns    *userns.Namespace
 	layer string
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	dir := testenv.Dir(t)
 	testenv.NoLeaks(t, dir)
@@ -126,7 +127,7 @@ func unpackLayer(store, digest, archive string) error {
 }
 
 // writeLayer makes an image of one layer: a busybox and what a system has.
-func writeLayer(t *testing.T, path string) (digest string) {
+func writeLayer(t testing.TB, path string) (digest string) {
 	t.Helper()
 	box, err := testenv.StaticBusybox()
 	if err != nil {
@@ -303,7 +304,7 @@ type capture struct {
 	done chan struct{}
 }
 
-func newCapture(t *testing.T) *capture {
+func newCapture(t testing.TB) *capture {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -348,4 +349,48 @@ func eventually(t *testing.T, what string, cond func() bool) {
 			t.Fatalf("not within 10 seconds: %s", what)
 		}
 	}
+}
+
+// client is a process of its own that runs a container in the foreground.
+func (r *rig) client(id string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"test-client", id, r.env.Data, r.env.Run, r.env.Home}
+	return cmd
+}
+
+// rigOf is the rig in such a process.
+func rigOf(args []string) *rig {
+	r := &rig{env: config.Env{Data: args[1], Run: args[2], Home: args[3], UID: os.Getuid(), GID: os.Getgid(), Rootless: os.Getuid() != 0}}
+	if r.env.Rootless {
+		ns, err := userns.Ensure(r.env.UserNS(), r.env.UID, r.env.GID)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(10)
+		}
+		r.ns = ns
+	}
+	return r
+}
+
+func (r *rig) tryState(id string) (container.State, error) {
+	var st container.State
+	err := state.ReadState(r.env.Container(id), &st)
+	return st, err
+}
+
+func stateHeld(r *rig, id string) bool { return state.Held(lockPath(r.env, id)) }
+
+// runAgain changes a container's command to true and starts it.
+func (r *rig) runAgain(id string) Exit {
+	r.t.Helper()
+	dir := r.env.Container(id)
+	var rec container.Record
+	if err := state.ReadRecord(dir, &rec); err != nil {
+		r.t.Fatal(err)
+	}
+	rec.Config.Cmd = []string{"/bin/true"}
+	if err := state.WriteRecord(dir, &rec, false); err != nil {
+		r.t.Fatal(err)
+	}
+	return r.runID(id, "").exit
 }

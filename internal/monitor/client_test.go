@@ -1,3 +1,0 @@
-package monitor
-
-func testClient(args []string) int { return 0 }
