@@ -33,9 +33,12 @@ type Node struct {
 // Number is a device number.
 type Number struct{ Major, Minor int64 }
 
-func (d *Devices) blockNumber(path string) (major, minor int64) {
-	n := d.Block[path]
-	return n.Major, n.Minor
+func (d *Devices) blockNumber(path string) (Number, error) {
+	n, ok := d.Block[path]
+	if !ok {
+		return n, errs.New(errs.NotFound, "device %q: not looked up", path)
+	}
+	return n, nil
 }
 
 // ResolveDevices looks up the devices that c names; it does nothing for the many

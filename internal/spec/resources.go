@@ -22,7 +22,9 @@ func (b *build) setResources() error {
 		return err
 	}
 	b.memoryLimits()
-	b.ioLimits()
+	if err := b.ioLimits(); err != nil {
+		return err
+	}
 	r, out := &b.cfg.Resources, &b.resources
 	if r.PidsLimit != 0 {
 		limit := r.PidsLimit
@@ -141,7 +143,7 @@ func (b *build) memoryLimits() {
 	}
 }
 
-func (b *build) ioLimits() {
+func (b *build) ioLimits() error {
 	r, out, d := &b.cfg.Resources, &b.blockIO, &b.in.Devices
 	used := false
 	if r.BlkioWeight > 0 {
@@ -149,24 +151,36 @@ func (b *build) ioLimits() {
 		out.Weight, used = &weight, true
 	}
 	for _, v := range r.BlkioWeightDevice {
+		n, err := d.blockNumber(v.Path)
+		if err != nil {
+			return err
+		}
 		weight := uint16(v.Value)
 		w := specs.LinuxWeightDevice{Weight: &weight}
-		w.Major, w.Minor = d.blockNumber(v.Path)
+		w.Major, w.Minor = n.Major, n.Minor
 		out.WeightDevice, used = append(out.WeightDevice, w), true
 	}
-	for i, list := range [...][]container.DeviceValue{r.DeviceReadBps, r.DeviceWriteBps, r.DeviceReadIOps, r.DeviceWriteIOps} {
-		for _, v := range list {
+	for _, l := range [...]struct {
+		asked []container.DeviceValue
+		to    *[]specs.LinuxThrottleDevice
+	}{
+		{r.DeviceReadBps, &out.ThrottleReadBpsDevice}, {r.DeviceWriteBps, &out.ThrottleWriteBpsDevice},
+		{r.DeviceReadIOps, &out.ThrottleReadIOPSDevice}, {r.DeviceWriteIOps, &out.ThrottleWriteIOPSDevice},
+	} {
+		for _, v := range l.asked {
+			n, err := d.blockNumber(v.Path)
+			if err != nil {
+				return err
+			}
 			t := specs.LinuxThrottleDevice{Rate: v.Value}
-			t.Major, t.Minor = d.blockNumber(v.Path)
-			to := [...]*[]specs.LinuxThrottleDevice{
-				&out.ThrottleReadBpsDevice, &out.ThrottleWriteBpsDevice, &out.ThrottleReadIOPSDevice, &out.ThrottleWriteIOPSDevice,
-			}[i]
-			*to, used = append(*to, t), true
+			t.Major, t.Minor = n.Major, n.Minor
+			*l.to, used = append(*l.to, t), true
 		}
 	}
 	if used {
 		b.resources.BlockIO = out
 	}
+	return nil
 }
 
 // within reports whether every number of the list "0-3,5" is in the list have.

@@ -343,3 +343,74 @@ func TestDefaultUser(t *testing.T) {
 		}
 	}
 }
+
+// FuzzBuild: whatever a record holds (it is a file on disk), Build says no or
+// gives a spec that keeps the promises of a container.
+func FuzzBuild(f *testing.F) {
+	files, err := filepath.Glob("testdata/golden/*.txtar")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no golden files: %v", err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(archive(string(b))["input"])
+	}
+	f.Fuzz(func(t *testing.T, input string) {
+		for _, in := range []Input{rootInput(), rootlessInput()} {
+			facts := in.Facts
+			if json.Unmarshal([]byte(input), &in) != nil || in.Record == nil {
+				return
+			}
+			in.Facts = facts // the machine is not the user's to choose
+			s, _, err := Build(in)
+			if err != nil {
+				continue
+			}
+			c := &in.Record.Config
+			if len(s.Process.Args) == 0 || s.Process.Cwd == "" || s.Process.Cwd[0] != '/' || s.Process.User.UID != in.User.UID {
+				t.Fatalf("process %+v", s.Process)
+			}
+			for _, l := range [][]string{s.Process.Capabilities.Inheritable, s.Process.Capabilities.Ambient} {
+				if len(l) > 0 {
+					t.Fatalf("capabilities %+v", s.Process.Capabilities)
+				}
+			}
+			if in.User.UID != 0 && len(s.Process.Capabilities.Effective) > 0 {
+				t.Fatalf("uid %d has %q", in.User.UID, s.Process.Capabilities.Effective)
+			}
+			seen := map[specs.LinuxNamespaceType]bool{}
+			for _, n := range s.Linux.Namespaces {
+				if seen[n.Type] {
+					t.Fatalf("namespaces %+v", s.Linux.Namespaces)
+				}
+				seen[n.Type] = true
+			}
+			if !seen[specs.MountNamespace] {
+				t.Fatal("no mount namespace")
+			}
+			for _, m := range s.Mounts {
+				d := m.Destination
+				if d == "" || d[0] != '/' || filepath.Clean(d) == "/" {
+					t.Fatalf("mount on %q", d)
+				}
+				if strings.HasPrefix(filepath.Clean(d), "/proc/sys/kernel/core") || strings.HasPrefix(filepath.Clean(d), "/proc/self/") {
+					t.Fatalf("mount on %q", d)
+				}
+			}
+			for k, v := range s.Linux.Sysctl {
+				if strings.ContainsAny(k+v, "\n+\x00") || !seen[specs.NetworkNamespace] && strings.HasPrefix(k, "net.") || strings.HasPrefix(k, "kernel.core") {
+					t.Fatalf("sysctl %q=%q", k, v)
+				}
+			}
+			if !c.Privileged && c.Seccomp == "" && s.Linux.Seccomp == nil {
+				t.Fatal("no seccomp")
+			}
+			if !c.Privileged && len(c.UnmaskPaths) == 0 && (len(s.Linux.MaskedPaths) < len(maskedPaths) || len(s.Linux.ReadonlyPaths) != len(readonlyPaths)) {
+				t.Fatalf("masked %q, read-only %q", s.Linux.MaskedPaths, s.Linux.ReadonlyPaths)
+			}
+		}
+	})
+}
