@@ -164,8 +164,10 @@ func (b *build) ioLimits() error {
 		asked []container.DeviceValue
 		to    *[]specs.LinuxThrottleDevice
 	}{
-		{r.DeviceReadBps, &out.ThrottleReadBpsDevice}, {r.DeviceWriteBps, &out.ThrottleWriteBpsDevice},
-		{r.DeviceReadIOps, &out.ThrottleReadIOPSDevice}, {r.DeviceWriteIOps, &out.ThrottleWriteIOPSDevice},
+		{r.DeviceReadBps, &out.ThrottleReadBpsDevice},
+		{r.DeviceWriteBps, &out.ThrottleWriteBpsDevice},
+		{r.DeviceReadIOps, &out.ThrottleReadIOPSDevice},
+		{r.DeviceWriteIOps, &out.ThrottleWriteIOPSDevice},
 	} {
 		for _, v := range l.asked {
 			n, err := d.blockNumber(v.Path)
