@@ -14,18 +14,8 @@ import (
 )
 
 func cmdRun(c *call) func() error {
-	var o struct {
-		containerFlags
-		detach     bool
-		sigProxy   bool
-		detachKeys string
-	}
-	o.sigProxy = true
-	c.flags = append(o.flags(),
-		flag{name: "detach", short: 'd', v: (*boolVar)(&o.detach), help: "Run in the background and print the container ID"},
-		flag{name: "detach-keys", v: (*stringVar)(&o.detachKeys), help: "Keys that detach from the container (default ctrl-p,ctrl-q)"},
-		flag{name: "sig-proxy", v: (*boolVar)(&o.sigProxy), help: "Pass received signals on to the process", def: "true"},
-	)
+	var o containerFlags
+	c.flags = o.flags()
 	return func() error {
 		cfg, err := o.config(c.args)
 		if err != nil {
@@ -35,7 +25,7 @@ func cmdRun(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		s, err := c.startNew(cfg, &o.containerFlags, io)
+		s, err := c.startNew(cfg, &o, io)
 		if err != nil || io == nil {
 			return err
 		}
@@ -164,7 +154,8 @@ func (a *app) consoleSize() [2]uint {
 
 func cmdCreate(c *call) func() error {
 	var o containerFlags
-	c.flags = o.flags()
+	all := o.flags()
+	c.flags = all[:len(all)-runOnly]
 	return func() error {
 		cfg, err := o.config(c.args)
 		if err != nil {

@@ -34,13 +34,21 @@ type containerFlags struct {
 	pull               string
 	quiet              bool
 	cwd                string
+
+	// Of run only.
+	detach     bool
+	sigProxy   bool
+	detachKeys string
 }
+
+// runOnly is how many flags, at the end of the table, are not of create.
+const runOnly = 3
 
 // flags returns the table: one line a flag, bound to what it fills.
 func (o *containerFlags) flags() []flag {
 	c := &o.cfg
 	r := &c.Resources
-	o.swappiness, o.pull, o.restart = -1, "missing", "no"
+	o.swappiness, o.pull, o.restart, o.sigProxy = -1, "missing", "no", true
 	return []flag{
 		{name: "add-host", v: funcVar{"list", o.addHost}, help: "Add a line to /etc/hosts (host:ip)"},
 		{name: "annotation", v: (*mapVar)(&c.Annotations), help: "Add an annotation, passed on in the runtime spec", def: "map[]"},
@@ -148,6 +156,10 @@ func (o *containerFlags) flags() []flag {
 		{name: "volume-driver", v: (*stringVar)(&c.VolumeDrv), help: "Driver of the container's volumes"},
 		{name: "volumes-from", v: (*listVar)(&c.VolumesFrom), help: "Mount the volumes of other containers"},
 		{name: "workdir", short: 'w', v: (*stringVar)(&c.WorkingDir), help: "Working directory inside the container"},
+
+		{name: "detach", short: 'd', v: (*boolVar)(&o.detach), help: "Run in the background and print the container ID"},
+		{name: "detach-keys", v: (*stringVar)(&o.detachKeys), help: "Keys that detach from the container (default ctrl-p,ctrl-q)"},
+		{name: "sig-proxy", v: (*boolVar)(&o.sigProxy), help: "Pass received signals on to the process", def: "true"},
 	}
 }
 
@@ -511,7 +523,9 @@ func (o *containerFlags) setOpts() (err error) {
 		}
 		c.StorageOpts[k] = v
 	}
-	c.Restart, err = container.ParseRestartPolicy(o.restart)
+	if o.restart != "no" { // the zero value
+		c.Restart, err = container.ParseRestartPolicy(o.restart)
+	}
 	return err
 }
 

@@ -65,12 +65,14 @@ func (c *call) connect(s engine.Session, f follow) (stop func(), err error) {
 	}
 	if f.tty {
 		want = append(want, syscall.SIGWINCH)
-		c.resize(s)
 	}
 	if len(want) == 0 {
 		return restore, nil
 	}
 	signal.Notify(sigs, want...)
+	if f.tty {
+		c.resize(s) // it may have changed since the start; from here on we are told
+	}
 	done := make(chan struct{})
 	go func() {
 		for {

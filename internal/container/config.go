@@ -22,7 +22,7 @@ type Config struct {
 	Init          bool     `json:"init,omitempty"`      // --init: a reaping PID 1 before the command
 	StopSignal    string   `json:"stopSignal,omitempty"`
 	StopTimeout   *int     `json:"stopTimeout,omitempty"` // seconds; nil: 10; -1: wait for ever
-	ConsoleSize   [2]uint  `json:"consoleSize,omitempty"` // rows, columns at the start
+	ConsoleSize   [2]uint  `json:"consoleSize,omitzero"`  // rows, columns at the start
 
 	// Identity.
 	Hostname    string            `json:"hostname,omitempty"`
@@ -74,7 +74,7 @@ type Config struct {
 	Ulimits           []Ulimit          `json:"ulimits,omitempty"`
 	Sysctls           map[string]string `json:"sysctls,omitempty"`
 	OOMScoreAdj       *int              `json:"oomScoreAdj,omitempty"`
-	Resources         Resources         `json:"resources"`
+	Resources         Resources         `json:"resources,omitzero"`
 	CgroupParent      string            `json:"cgroupParent,omitempty"`
 
 	// Network details, kept for the network subsystem.
@@ -99,7 +99,7 @@ type Config struct {
 
 	// Life.
 	AutoRemove  bool              `json:"autoRemove,omitempty"`
-	Restart     RestartPolicy     `json:"restart"`
+	Restart     RestartPolicy     `json:"restart,omitzero"`
 	LogDriver   string            `json:"logDriver,omitempty"` // "" = json-file
 	LogOpts     map[string]string `json:"logOpts,omitempty"`
 	StorageOpts map[string]string `json:"storageOpts,omitempty"`
@@ -241,5 +241,5 @@ type ExecConfig struct {
 	Privileged  bool     `json:"privileged,omitempty"`
 	Detach      bool     `json:"detach,omitempty"`
 	DetachKeys  string   `json:"detachKeys,omitempty"`
-	ConsoleSize [2]uint  `json:"consoleSize,omitempty"`
+	ConsoleSize [2]uint  `json:"consoleSize,omitzero"`
 }
