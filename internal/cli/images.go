@@ -257,30 +257,10 @@ func cmdPull(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		if o.Quiet {
-			_, err = fmt.Fprintln(c.stdout(), visible(p.Name))
-			return err
-		}
-		return c.tellPulled(ref, p)
+		// The digest and the status were the end of the progress.
+		_, err = fmt.Fprintln(c.stdout(), visible(p.Name))
+		return err
 	}
-}
-
-// tellPulled prints what Docker's daemon prints at the end of a pull.
-func (c *call) tellPulled(ref string, p engine.Pulled) error {
-	shown := p.Name
-	if name, err := image.ParseName(ref); err == nil {
-		shown = name.Familiar()
-	}
-	if p.Digest != "" {
-		fmt.Fprintf(c.stdout(), "Digest: %s\n", visible(p.Digest))
-	}
-	what := "Image is up to date for"
-	if p.New {
-		what = "Downloaded newer image for"
-	}
-	fmt.Fprintf(c.stdout(), "Status: %s %s\n", what, visible(shown))
-	_, err := fmt.Fprintln(c.stdout(), visible(p.Name))
-	return err
 }
 
 func cmdLoad(c *call) func() error {

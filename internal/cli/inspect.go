@@ -110,12 +110,7 @@ func (c *call) inspect(o *inspectOptions) error {
 	case out.Len() == 0:
 		out.WriteByte('\n')
 	}
-	if t != nil {
-		err = c.textOut(out.String())
-	} else {
-		_, err = c.stdout().Write(out.Bytes())
-	}
-	if err != nil || len(failed) == 0 {
+	if err := c.textOut(out.String()); err != nil || len(failed) == 0 {
 		return err
 	}
 	for _, err := range failed {

@@ -3,8 +3,10 @@ package cli
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/engine"
@@ -33,6 +35,7 @@ type app struct {
 	in, out, err *os.File
 	open         func() (conductor, error)
 	w            *bufio.Writer // over out; flushed at the end
+	debug        bool          // tell more about errors
 }
 
 // call is one command being run.
@@ -103,6 +106,14 @@ func (a *app) report(err error) int {
 		}
 		b.WriteString("See '" + see + " --help'.\n")
 	}
+	if a.debug {
+		fmt.Fprintf(&b, "debug: kind %q, exit code %d", errs.KindOf(err), errs.ExitCode(err))
+		var no syscall.Errno
+		if errors.As(err, &no) {
+			fmt.Fprintf(&b, ", errno %d (%s)", int(no), no)
+		}
+		b.WriteByte('\n')
+	}
 	_, _ = a.err.WriteString(b.String()) // nowhere to report it to
 	if isUsage {
 		return u.code
@@ -146,6 +157,7 @@ func (a *app) dispatch(args []string) error {
 		a.printShortVersion()
 		return nil
 	}
+	a.debug = g.debug || g.logLevel == "debug"
 	if err := g.apply(); err != nil {
 		return err
 	}
@@ -292,9 +304,6 @@ func (g *globals) apply() error {
 		if err := os.Setenv(v.name, dir); err != nil {
 			return err
 		}
-	}
-	if g.debug || g.logLevel == "debug" {
-		return os.Setenv("ISLE_DEBUG", "1")
 	}
 	return nil
 }
