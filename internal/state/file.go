@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -150,6 +151,9 @@ func WriteJSON(path string, v any, durable bool) error {
 // is empty, cut off, followed by other data or of another shape is Corrupt.
 func ReadJSON(path string, v any) error {
 	data, err := ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errs.As(errs.NotFound, err)
+	}
 	if err != nil {
 		return err
 	}
