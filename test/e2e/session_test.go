@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +90,9 @@ func (h *host) command(ctx context.Context, words ...string) *exec.Cmd {
 	cmd.Env, cmd.Dir = h.env, h.dir
 	// A container that kept our pipes would hang Wait: that is a bug to report.
 	cmd.WaitDelay = 10 * time.Second
+	// A command that hangs goes with all it has started in the foreground.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
 }
 

@@ -102,13 +102,17 @@ func Nginx(dir string) (*Image, error) {
 	return m, m.layers(dir, tools, server, config)
 }
 
-// Stress makes the image stress:latest of Debian's stress-ng.
+// Stress makes the image stress:latest of Debian's stress-ng. In it stress-ng is
+// told not to start a stressor again that the kernel killed for its memory: by
+// default it does, for a day.
 func Stress(dir string) (*Image, error) {
 	m := &Image{Repo: "library/stress", Tag: "latest", Cmd: []string{"stress-ng", "--help"}}
-	files, err := closure("stress-ng")
+	files, err := closure("stress-ng", "dash")
 	if err != nil {
 		return nil, err
 	}
+	files = append(files, File{Path: "/bin/sh", Link: "dash"},
+		File{Path: "/usr/local/bin/stress-ng", Mode: 0o755, Data: "#!/bin/sh\nexec /usr/bin/stress-ng --oomable \"$@\"\n"})
 	return m, m.layers(dir, append(common(), files...))
 }
 
