@@ -3,6 +3,7 @@ package monitor
 import (
 	"runtime"
 	"runtime/debug"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -15,8 +16,12 @@ const controlFD = 3
 // Main is the role isle-monitor. It returns when the container has ended for
 // good, or at once when nobody ever asks for a start.
 func Main(args []string) int {
-	if len(args) > 1 {
-		return resume()
+	if len(args) == 3 {
+		mem, err := strconv.Atoi(args[2])
+		if err != nil {
+			return 2
+		}
+		return resume(mem)
 	}
 	// The kernel ties the container's parent-death signal to this thread, the
 	// main one, which lives as long as the process.

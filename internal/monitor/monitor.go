@@ -52,8 +52,7 @@ type monitor struct {
 	backoff time.Duration // before the next restart
 	quit    bool          // the machine or the session ends; no restarts
 	vague   bool          // rec and st have yet to be read (see know)
-	signals int           // signalfd with SIGTERM; 0: none
-	term    atomic.Bool   // SIGTERM came, for a monitor without signals
+	term    atomic.Bool   // SIGTERM came
 	ended   bool          // there will be no further start
 	exit    []byte        // 'X' of the final end
 
@@ -93,7 +92,6 @@ const (
 	roleOutput
 	roleStdin
 	roleInput
-	roleSignal
 )
 
 func (m *monitor) watch(fd int, events int16, kind byte, i int) {
@@ -106,9 +104,6 @@ func (m *monitor) loop() {
 	for !m.over() {
 		m.polled, m.roles = m.polled[:0], m.roles[:0]
 		m.watch(m.waker, unix.POLLIN, roleWake, 0)
-		if m.signals > 0 {
-			m.watch(m.signals, unix.POLLIN, roleSignal, 0)
-		}
 		if m.listener >= 0 {
 			m.watch(m.listener, unix.POLLIN, roleListen, 0)
 		}
@@ -164,10 +159,6 @@ func (m *monitor) dispatch() {
 			if m.term.Swap(false) {
 				m.terminate()
 			}
-		case roleSignal:
-			var b [128]byte
-			_, _ = unix.Read(m.signals, b[:]) // there is only one that it could be
-			m.terminate()
 		case roleListen:
 			m.accept()
 		case roleProcess:
@@ -307,8 +298,8 @@ func (m *monitor) terminate() {
 	m.halt(sig, timeout)
 }
 
-// listenForTerm makes SIGTERM end the container politely. The goroutine that it
-// takes is gone after shrink, which has a descriptor instead.
+// listenForTerm makes SIGTERM end the container politely. (signalfd(2) would
+// need the signal blocked, which the Go runtime does not leave it.)
 func (m *monitor) listenForTerm() {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, unix.SIGTERM)

@@ -67,6 +67,15 @@ type rig struct {
 	env   config.Env
 	ns    *userns.Namespace
 	layer string
+	conns []*Conn // of start
+}
+
+// letGo closes the connections of all clients that have started a container.
+func (r *rig) letGo() {
+	for _, c := range r.conns {
+		_ = c.f.Close()
+	}
+	r.conns = nil
 }
 
 func newRig(t testing.TB) *rig {
@@ -207,6 +216,7 @@ func (r *rig) start(id string, a *Attach) (*Conn, error) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.conns = append(r.conns, c)
 	pid := c.child.Pid
 	r.t.Cleanup(func() {
 		_ = c.Close()
@@ -342,7 +352,7 @@ func (c *capture) sofar() string {
 }
 
 // eventually waits for cond.
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -64,7 +64,7 @@ func (m *monitor) reexec() (Err error) {
 		return err
 	}
 	defer unix.Close(mem) //nolint:errcheck // only after a failure
-	kept := &carried{}
+	kept := &carried{fds: []int{mem}}
 	text := m.pack(kept)
 	if _, err := unix.Write(mem, text); err != nil {
 		return err
@@ -72,36 +72,18 @@ func (m *monitor) reexec() (Err error) {
 	if _, err := unix.Seek(mem, 0, 0); err != nil {
 		return err
 	}
-	// Descriptor 3, the control socket of the client that started us, is free.
-	if err := unix.Dup3(mem, controlFD, 0); err != nil {
-		return err
-	}
-	defer unix.Close(controlFD) //nolint:errcheck // only after a failure
 	for _, fd := range kept.fds {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			return err
 		}
 		defer unix.CloseOnExec(fd)
 	}
-	// Blocked signals stay blocked over execve, and the Go runtime keeps a mask
-	// that it finds: the idle monitor reads SIGTERM from a descriptor.
-	var mask, old unix.Sigset_t
-	sigadd(&mask, unix.SIGTERM)
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &old); err != nil {
-		return err
-	}
-	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()
 	name := m.rec.Config.Name
 	if name == "" {
 		name = m.id[:12]
 	}
-	return syscall.Exec("/proc/self/exe", []string{Role, name}, os.Environ())
-}
-
-func sigadd(set *unix.Sigset_t, sig unix.Signal) {
-	n := uint(sig) - 1
-	bits := uint(strconv.IntSize) // the width of the kernel's word on these machines
-	set.Val[n/bits] |= 1 << (n % bits)
+	// The name is for whoever reads ps(1), the number for us.
+	return syscall.Exec("/proc/self/exe", []string{Role, name, strconv.Itoa(mem)}, os.Environ())
 }
 
 // carried collects the descriptors that must survive.
@@ -204,13 +186,14 @@ func (u *unpacker) fd() int {
 	return fd
 }
 
-// resume is the monitor's second life.
-func resume() int {
+// resume is the monitor's second life; mem is the descriptor that pack's text is
+// in.
+func resume(mem int) int {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(idleMemory)
-	text, err := readFD(controlFD, "memfd", maxEtc)
-	_ = unix.Close(controlFD) // read to the end
+	text, err := readFD(mem, "memfd", maxEtc)
+	_ = unix.Close(mem) // read to the end
 	if err != nil {
 		return 1
 	}
@@ -221,12 +204,8 @@ func resume() int {
 	if m.waker, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return 1
 	}
-	var mask unix.Sigset_t
-	sigadd(&mask, unix.SIGTERM)
-	if m.signals, err = unix.Signalfd(-1, &mask, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK); err != nil {
-		return 1
-	}
 	m.vague = true
+	m.listenForTerm()
 	_ = resident.DropFilePages() // it is only memory
 	m.loop()
 	return 0
