@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -229,7 +228,7 @@ func (c *call) containerWords(word string, all bool) []string {
 	if err != nil {
 		return nil
 	}
-	list, err := eng.List(context.Background(), engine.ListOptions{All: all})
+	list, err := eng.List(c.ctx, engine.ListOptions{All: all})
 	if err != nil {
 		return nil
 	}
@@ -245,7 +244,7 @@ func (c *call) imageWords(word string) []string {
 	if err != nil {
 		return nil
 	}
-	list, err := eng.Images(context.Background(), nil, false)
+	list, err := eng.Images(c.ctx, nil, false)
 	if err != nil {
 		return nil
 	}

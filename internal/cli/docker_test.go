@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,9 +163,7 @@ func TestFlagsLikeDocker(t *testing.T) {
 		}
 		p := &pairs[i]
 		p.ours, p.err = parsed(t, base, args)
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			key := fmt.Sprintf("linux/amd64/%d", i)
@@ -172,7 +171,7 @@ func TestFlagsLikeDocker(t *testing.T) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			p.body = d.created[key]
-		}()
+		})
 	}
 	wg.Wait()
 	theirBase, ok := pairs[0].body.(map[string]any)
@@ -327,8 +326,8 @@ func TestListsLikeDocker(t *testing.T) {
 		c.State.Health = &container.Health{Status: "unhealthy"}
 	})
 	var theirs []map[string]any
-	for i := len(m.all) - 1; i >= 0; i-- {
-		theirs = append(theirs, apiContainer(m.all[i], now))
+	for _, c := range slices.Backward(m.all) {
+		theirs = append(theirs, apiContainer(c, now))
 	}
 	d.answers["/containers/json"] = theirs
 	// Docker shows the names of one image in no order, and no digest where there
@@ -341,13 +340,34 @@ func TestListsLikeDocker(t *testing.T) {
 	}
 	d.answers["/images/json"] = images
 	for _, args := range [][]string{
-		{"ps", "-a"}, {"ps", "-a", "--no-trunc"}, {"ps", "-as"}, {"ps", "-aq"}, {"ps", "-aq", "--no-trunc"}, {"ps", "-a", "--format", "json"}, {"ps", "-a", "--format", "table"},
-		{"ps", "-a", "--format", "{{.ID}} {{.Names}}"}, {"ps", "-a", "--format", `{{.Names}}\t{{.Label "a"}}`}, {"ps", "-a", "--format", "{{json .}}"}, {"ps", "-a", "--format", "{{json .Ports}}"},
+		{"ps", "-a"},
+		{"ps", "-a", "--no-trunc"},
+		{"ps", "-as"},
+		{"ps", "-aq"},
+		{"ps", "-aq", "--no-trunc"},
+		{"ps", "-a", "--format", "json"},
+		{"ps", "-a", "--format", "table"},
+		{"ps", "-a", "--format", "{{.ID}} {{.Names}}"},
+		{"ps", "-a", "--format", `{{.Names}}\t{{.Label "a"}}`},
+		{"ps", "-a", "--format", "{{json .}}"},
+		{"ps", "-a", "--format", "{{json .Ports}}"},
 		{"ps", "-a", "--format", `table {{.ID}}\t{{.Names}}\t{{.Label "com.example.some-key"}}\t{{.Mounts}}\t{{.LocalVolumes}}\t{{.Networks}}\t{{.RunningFor}}\t{{.CreatedAt}}\t{{.State}}\t{{.Labels}}`},
-		{"ps", "-a", "--format", "table {{upper .Names}} {{json .ID}}"}, {"ps", "-a", "--format", "{{.Names}}\n"}, {"ps", "-a", "--format", "table {{.Size}}"}, {"ps", "-aq", "--format", "{{.Names}}"},
-		{"ps", "-a", "--format", `{{pad .Names 2 3}}|{{truncate .Image 3}}|{{title .State}}|{{join (split .Labels ",") ";"}}`}, {"ps", "-a", "--format", "{{if eq .State \"running\"}}up{{else}}down{{end}}"},
-		{"container", "ls", "-a"}, {"images"}, {"images", "-q"}, {"images", "--no-trunc"}, {"images", "--digests"}, {"images", "--digests", "--no-trunc", "-a"}, {"image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"},
-		{"images", "--format", "json"}, {"images", "--format", `table {{.Repository}}\t{{.Digest}}\t{{.CreatedAt}}\t{{.Containers}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.VirtualSize}}`}, {"images", "--format", "{{.CreatedSince}} {{.Size}}"},
+		{"ps", "-a", "--format", "table {{upper .Names}} {{json .ID}}"},
+		{"ps", "-a", "--format", "{{.Names}}\n"},
+		{"ps", "-a", "--format", "table {{.Size}}"},
+		{"ps", "-aq", "--format", "{{.Names}}"},
+		{"ps", "-a", "--format", `{{pad .Names 2 3}}|{{truncate .Image 3}}|{{title .State}}|{{join (split .Labels ",") ";"}}`},
+		{"ps", "-a", "--format", "{{if eq .State \"running\"}}up{{else}}down{{end}}"},
+		{"container", "ls", "-a"},
+		{"images"},
+		{"images", "-q"},
+		{"images", "--no-trunc"},
+		{"images", "--digests"},
+		{"images", "--digests", "--no-trunc", "-a"},
+		{"image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"},
+		{"images", "--format", "json"},
+		{"images", "--format", `table {{.Repository}}\t{{.Digest}}\t{{.CreatedAt}}\t{{.Containers}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.VirtualSize}}`},
+		{"images", "--format", "{{.CreatedSince}} {{.Size}}"},
 	} {
 		want := d.docker(t, dir, args...)
 		got := isle(t, m, "", args...)
@@ -398,9 +418,7 @@ func TestHelpLikeDocker(t *testing.T) {
 		case "completion", "help", "__complete":
 			continue
 		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			for _, path := range cmd.paths {
@@ -429,13 +447,13 @@ func TestHelpLikeDocker(t *testing.T) {
 				if u, _, _ := strings.Cut(got.out, "\n"); u != strings.ReplaceAll(usage, "docker", "isle") && cmd.paths[0] != "import" {
 					t.Errorf("%s: usage %q, Docker's %q", path, u, usage)
 				}
-				for _, l := range strings.Split(got.out, "\n") {
+				for l := range strings.SplitSeq(got.out, "\n") {
 					if len(l) > 80 && strings.HasPrefix(l, "  ") && !strings.Contains(got.out, "Aliases:\n"+l) {
 						t.Errorf("%s: line of %d characters: %s", path, len(l), l)
 					}
 				}
 			}
-		}()
+		})
 	}
 	wg.Wait()
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"os"
 
 	"github.com/isle-engine/isle/internal/container"
@@ -64,7 +63,7 @@ func cmdExec(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		s, err := eng.Exec(context.Background(), c.args[0], o.ExecConfig, io)
+		s, err := eng.Exec(c.ctx, c.args[0], o.ExecConfig, io)
 		if err != nil || o.Detach {
 			if s != nil {
 				_ = s.Close() // it lives on by itself

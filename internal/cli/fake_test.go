@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -35,8 +36,10 @@ type memory struct {
 	calls   []string
 }
 
-var _ conductor = (*memory)(nil)
-var _ conductor = (*engine.Engine)(nil)
+var (
+	_ conductor = (*memory)(nil)
+	_ conductor = (*engine.Engine)(nil)
+)
 
 func (m *memory) Env() config.Env { return config.Env{Data: "/data", Run: "/run"} }
 
@@ -100,7 +103,7 @@ func (m *memory) Start(_ context.Context, ref string, io *engine.IO) (engine.Ses
 	}
 	c.State.Status, c.State.StartedAt, c.State.Pid = container.Running, m.now, 4242
 	if io == nil {
-		return nil, nil
+		return nil, nil //nolint:nilnil // as the engine
 	}
 	return m.session(argv, io), nil
 }
@@ -117,7 +120,7 @@ func (m *memory) session(argv []string, io *engine.IO) *memorySession {
 	case "false":
 		s.exit.Code = 1
 	case "exit":
-		fmt.Sscan(argv[1], &s.exit.Code)
+		s.exit.Code, _ = strconv.Atoi(argv[1])
 	case "oom":
 		s.exit = engine.Exit{Code: 137, OOMKilled: true, OOM: &container.OOM{Kills: 1, Limit: 64 << 20, Peak: 64 << 20}}
 	case "detach":
@@ -144,6 +147,7 @@ func (s *memorySession) Wait(context.Context) (engine.Exit, error) {
 	}
 	return s.exit, nil
 }
+
 func (s *memorySession) Signal(sig os.Signal) error {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
@@ -154,6 +158,7 @@ func (s *memorySession) Signal(sig os.Signal) error {
 	}
 	return nil
 }
+
 func (s *memorySession) Resize(rows, cols uint16) error {
 	s.m.sizes = append(s.m.sizes, [2]uint16{rows, cols})
 	return nil
@@ -177,7 +182,7 @@ func (m *memory) Exec(_ context.Context, ref string, cfg container.ExecConfig, i
 		return nil, errs.WithExit(errs.New(errs.NotFound, "exec %q: executable file not found in $PATH", cfg.Cmd[0]), 127)
 	}
 	if cfg.Detach {
-		return nil, nil
+		return nil, nil //nolint:nilnil // as the engine
 	}
 	return m.session(cfg.Cmd, &io), nil
 }
@@ -228,8 +233,7 @@ func (m *memory) Remove(_ context.Context, ref string, o engine.RemoveOptions) e
 
 func (m *memory) List(_ context.Context, o engine.ListOptions) ([]engine.Container, error) {
 	var out []engine.Container
-	for i := len(m.all) - 1; i >= 0; i-- {
-		c := m.all[i]
+	for _, c := range slices.Backward(m.all) {
 		if !o.All && o.Last == 0 && c.State.Status != container.Running {
 			continue
 		}
@@ -280,7 +284,7 @@ func (m *memory) Images(_ context.Context, f engine.Filter, _ bool) ([]image.Ima
 	if refs := f["reference"]; len(refs) > 0 {
 		img, err := m.image(refs[0])
 		if err != nil {
-			return nil, nil
+			return nil, nil //nolint:nilerr // nothing matches
 		}
 		return []image.Image{*img}, nil
 	}
@@ -324,9 +328,11 @@ func (m *memory) Info(context.Context) (engine.Info, error) {
 func newMemory() *memory {
 	m := &memory{now: time.Now().Add(-5 * time.Minute)}
 	m.images = []image.Image{
-		{ID: "sha256:" + strings.Repeat("d", 64), Tags: []string{"alpine:latest", "reg.example.com:5000/a/b:1"}, Digests: []string{"alpine@sha256:" + strings.Repeat("1", 64)},
+		{
+			ID: "sha256:" + strings.Repeat("d", 64), Tags: []string{"alpine:latest", "reg.example.com:5000/a/b:1"}, Digests: []string{"alpine@sha256:" + strings.Repeat("1", 64)},
 			Created: time.Now().Add(-30 * 24 * time.Hour), Size: 7812345, OS: "linux", Arch: "amd64",
-			Config: container.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{"PATH=/bin", "A=image"}, Labels: map[string]string{"vendor": "x"}, Expose: map[string]struct{}{"443/tcp": {}}}},
+			Config: container.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{"PATH=/bin", "A=image"}, Labels: map[string]string{"vendor": "x"}, Expose: map[string]struct{}{"443/tcp": {}}},
+		},
 		{ID: "sha256:" + strings.Repeat("f", 64), Digests: []string{"only@sha256:" + strings.Repeat("3", 64)}, Created: time.Now().Add(-300 * 24 * time.Hour), Size: 999, OS: "linux", Arch: "amd64"},
 		{ID: "sha256:" + strings.Repeat("9", 64), Created: time.Now().Add(-800 * 24 * time.Hour), Size: 1500, OS: "linux", Arch: "arm64", Variant: "v8"},
 	}
@@ -358,7 +364,7 @@ func isle(t *testing.T, m conductor, stdin string, args ...string) result {
 		return f
 	}
 	in, out, errf := file("in", stdin), file("out", ""), file("err", "")
-	a := &app{name: "isle", in: in, out: out, err: errf, open: func() (conductor, error) { return m, nil }}
+	a := &app{ctx: t.Context(), name: "isle", in: in, out: out, err: errf, open: func() (conductor, error) { return m, nil }}
 	code := a.main(args)
 	read := func(f *os.File) string {
 		b, err := os.ReadFile(f.Name())

@@ -171,7 +171,6 @@ type (
 	int64Var    int64
 	uint16Var   uint16
 	intPtrVar   struct{ p **int }
-	int64PtrVar struct{ p **int64 }
 	bytesVar    int64
 	durationVar time.Duration
 	mapVar      map[string]string
@@ -219,13 +218,6 @@ func (v intPtrVar) Set(s string) error {
 	n, err := strconv.ParseInt(s, 0, strconv.IntSize)
 	i := int(n)
 	*v.p = &i
-	return err
-}
-
-func (v int64PtrVar) kind() string { return "int" }
-func (v int64PtrVar) Set(s string) error {
-	n, err := strconv.ParseInt(s, 0, 64)
-	*v.p = &n
 	return err
 }
 

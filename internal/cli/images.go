@@ -41,7 +41,7 @@ func cmdImages(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		imgs, err := eng.Images(context.Background(), o.filter, o.all)
+		imgs, err := eng.Images(c.ctx, o.filter, o.all)
 		if err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func cmdRmi(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		ctx := context.Background()
+		ctx := c.ctx
 		failed := false
 		for _, ref := range c.args {
 			err := c.checkImagePlatforms(ctx, eng, ref, o.platforms)
@@ -253,7 +253,7 @@ func cmdPull(c *call) func() error {
 			}
 		}
 		o.Progress = c.out
-		p, err := eng.Pull(context.Background(), ref, o)
+		p, err := eng.Pull(c.ctx, ref, o)
 		if err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func cmdLoad(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		names, err := eng.Load(context.Background(), f, o.quiet)
+		names, err := eng.Load(c.ctx, f, o.quiet)
 		for _, n := range names {
 			what := "Loaded image: "
 			if strings.HasPrefix(n, "sha256:") {
@@ -299,7 +299,7 @@ func cmdLoad(c *call) func() error {
 			return err
 		}
 		for _, n := range names {
-			img, err := eng.InspectImage(context.Background(), n)
+			img, err := eng.InspectImage(c.ctx, n)
 			if err != nil {
 				return err
 			}
@@ -342,7 +342,7 @@ func cmdImport(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		id, err := eng.Import(context.Background(), f, ref, o.changes, o.message, o.platform)
+		id, err := eng.Import(c.ctx, f, ref, o.changes, o.message, o.platform)
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -132,7 +131,7 @@ func marshal(v any, indent string) ([]byte, error) {
 
 // lookup finds a container or an image, containers first, as Docker does.
 func (c *call) lookup(eng conductor, ref string, o *inspectOptions) (any, error) {
-	ctx := context.Background()
+	ctx := c.ctx
 	if o.kind != "image" {
 		ct, err := eng.Inspect(ctx, ref)
 		if err == nil && o.size {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -35,7 +34,7 @@ func cmdStart(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		ctx := context.Background()
+		ctx := c.ctx
 		if !o.attach && !o.stdin {
 			return c.each(func(ref string) error {
 				s, err := eng.Start(ctx, ref, nil)
@@ -90,7 +89,7 @@ func cmdAttach(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		ctx := context.Background()
+		ctx := c.ctx
 		ct, err := eng.Inspect(ctx, c.args[0])
 		if err != nil {
 			return err
@@ -132,7 +131,7 @@ func cmdStop(c *call) func() error {
 			return err
 		}
 		return c.eachAtOnce(func(ref string) (string, error) {
-			return ref, eng.Stop(context.Background(), ref, o.signal, o.timeout)
+			return ref, eng.Stop(c.ctx, ref, o.signal, o.timeout)
 		})
 	}
 }
@@ -153,7 +152,7 @@ func cmdKill(c *call) func() error {
 			return err
 		}
 		return c.eachAtOnce(func(ref string) (string, error) {
-			return ref, eng.Kill(context.Background(), ref, sig)
+			return ref, eng.Kill(c.ctx, ref, sig)
 		})
 	}
 }
@@ -165,7 +164,7 @@ func cmdWait(c *call) func() error {
 			return err
 		}
 		return c.eachAtOnce(func(ref string) (string, error) {
-			code, err := eng.Wait(context.Background(), ref, "")
+			code, err := eng.Wait(c.ctx, ref, "")
 			return fmt.Sprint(code), err
 		})
 	}
@@ -188,7 +187,7 @@ func cmdRm(c *call) func() error {
 			return err
 		}
 		return c.eachAtOnce(func(ref string) (string, error) {
-			err := eng.Remove(context.Background(), ref, o)
+			err := eng.Remove(c.ctx, ref, o)
 			if o.Force && errors.Is(err, errs.NotFound) {
 				// As Docker: said, but no failure. It is gone, as was asked for.
 				return "", &benign{err}
@@ -255,6 +254,6 @@ func cmdTag(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		return eng.Tag(context.Background(), c.args[0], c.args[1])
+		return eng.Tag(c.ctx, c.args[0], c.args[1])
 	}
 }

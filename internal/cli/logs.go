@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"math"
 	"strconv"
 	"strings"
@@ -39,7 +38,7 @@ func cmdLogs(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		return eng.Logs(context.Background(), c.args[0], o.LogOptions, c.out, c.err)
+		return eng.Logs(c.ctx, c.args[0], o.LogOptions, c.out, c.err)
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 // the process's exit code.
 func Main(args []string) int {
 	a := &app{
+		ctx:  context.Background(), //nolint:forbidigo // the command line is where contexts begin
 		name: "isle", in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		open: func() (conductor, error) {
 			env, err := config.Load()
@@ -31,6 +33,7 @@ func Main(args []string) int {
 
 // app is one run of the command line: its streams and how it gets an engine.
 type app struct {
+	ctx          context.Context
 	name         string
 	in, out, err *os.File
 	open         func() (conductor, error)
@@ -82,8 +85,7 @@ func (a *app) main(args []string) int {
 	if err == nil {
 		return 0
 	}
-	var code exitStatus
-	if errors.As(err, &code) {
+	if code, ok := errors.AsType[exitStatus](err); ok {
 		return int(code)
 	}
 	return a.report(err)
@@ -108,8 +110,7 @@ func (a *app) report(err error) int {
 	}
 	if a.debug {
 		fmt.Fprintf(&b, "debug: kind %q, exit code %d", errs.KindOf(err), errs.ExitCode(err))
-		var no syscall.Errno
-		if errors.As(err, &no) {
+		if no, ok := errors.AsType[syscall.Errno](err); ok {
 			fmt.Fprintf(&b, ", errno %d (%s)", int(no), no)
 		}
 		b.WriteByte('\n')
@@ -192,8 +193,7 @@ func (a *app) command(args []string) error {
 		err = run()
 	}
 	if err != nil {
-		var u *usageError
-		if errors.As(err, &u) {
+		if _, ok := errors.AsType[*usageError](err); ok {
 			return &inCommand{err, path}
 		}
 		if cmd.engineExit != 0 && !errs.HasExit(err) && !errors.As(err, new(exitStatus)) {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -42,7 +41,7 @@ func cmdPs(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		all, err := eng.List(context.Background(), o.ListOptions)
+		all, err := eng.List(c.ctx, o.ListOptions)
 		if err != nil {
 			return err
 		}
@@ -211,11 +210,13 @@ func statusText(s *container.State, now time.Time) string {
 		return "Dead"
 	case container.Created:
 		return "Created"
-	}
-	if s.FinishedAt.IsZero() {
+	case container.Exited:
+		if !s.FinishedAt.IsZero() {
+			return "Exited (" + strconv.Itoa(s.ExitCode) + ") " + ago(s.FinishedAt, now)
+		}
 		return "Exited (" + strconv.Itoa(s.ExitCode) + ")"
 	}
-	return "Exited (" + strconv.Itoa(s.ExitCode) + ") " + ago(s.FinishedAt, now)
+	return string(s.Status)
 }
 
 func labelsText(labels map[string]string) string {

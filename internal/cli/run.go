@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -39,7 +38,7 @@ func (c *call) startNew(cfg *container.Config, o *containerFlags, io *engine.IO)
 	if err != nil {
 		return nil, err
 	}
-	ctx := context.Background()
+	ctx := c.ctx
 	create := engine.CreateOptions{Pull: o.pull, Progress: c.err, Quiet: o.quiet}
 	var id string
 	var warnings []string
@@ -174,7 +173,7 @@ func cmdCreate(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		id, warnings, err := eng.Create(context.Background(), cfg, engine.CreateOptions{Pull: o.pull, Progress: c.err, Quiet: o.quiet})
+		id, warnings, err := eng.Create(c.ctx, cfg, engine.CreateOptions{Pull: o.pull, Progress: c.err, Quiet: o.quiet})
 		c.warn(warnings)
 		if err != nil {
 			return err

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -30,7 +29,7 @@ func (c *call) follow(s engine.Session, f follow) error {
 	if err != nil {
 		return err
 	}
-	exit, err := s.Wait(context.Background())
+	exit, err := s.Wait(c.ctx)
 	stop()
 	_ = s.Close() // the process has ended, or lives on by itself
 	if err != nil {

@@ -107,7 +107,7 @@ func TestTerminalSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &holding{memory: newMemory(), s: &held{end: make(chan engine.Exit)}}
-	a := &app{name: "isle", in: slave, out: slave, err: slave, open: func() (conductor, error) { return h, nil }}
+	a := &app{ctx: t.Context(), name: "isle", in: slave, out: slave, err: slave, open: func() (conductor, error) { return h, nil }}
 	code := make(chan int)
 	go func() { code <- a.main([]string{"run", "-it", "alpine", "sh"}) }()
 	h.s.until(t, "first size", func() bool { return len(h.s.sizes) > 0 })
@@ -176,7 +176,7 @@ func BenchmarkRunFlags(b *testing.B) {
 func BenchmarkPs(b *testing.B) {
 	m := newMemory()
 	for range 1000 {
-		if _, _, err := m.Create(context.Background(), &container.Config{Image: "alpine", Cmd: []string{"sh", "-c", "sleep 1000"}, Name: "c" + strconv.Itoa(len(m.all))}, engine.CreateOptions{}); err != nil {
+		if _, _, err := m.Create(b.Context(), &container.Config{Image: "alpine", Cmd: []string{"sh", "-c", "sleep 1000"}, Name: "c" + strconv.Itoa(len(m.all))}, engine.CreateOptions{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -186,7 +186,7 @@ func BenchmarkPs(b *testing.B) {
 	}
 	b.Cleanup(func() { _ = null.Close() })
 	for b.Loop() {
-		a := &app{name: "isle", in: os.Stdin, out: null, err: null, open: func() (conductor, error) { return m, nil }}
+		a := &app{ctx: b.Context(), name: "isle", in: os.Stdin, out: null, err: null, open: func() (conductor, error) { return m, nil }}
 		if code := a.main([]string{"ps", "-a"}); code != 0 {
 			b.Fatal(code)
 		}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"runtime"
@@ -155,7 +154,7 @@ func cmdInfo(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		i, err := eng.Info(context.Background())
+		i, err := eng.Info(c.ctx)
 		if err != nil {
 			return err
 		}

@@ -136,8 +136,8 @@ func ParseTmpfs(s string) (Mount, error) {
 		bad := errs.New(errs.Invalid, "invalid tmpfs option %q", o)
 		switch key {
 		case "size":
-			if strings.HasSuffix(val, "%") {
-				if n, err := strconv.ParseUint(strings.TrimSuffix(val, "%"), 10, 32); err != nil || n > 100 {
+			if percent, ok := strings.CutSuffix(val, "%"); ok {
+				if n, err := strconv.ParseUint(percent, 10, 32); err != nil || n > 100 {
 					return Mount{}, bad
 				}
 				m.Options = append(m.Options, o)

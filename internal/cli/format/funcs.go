@@ -152,8 +152,9 @@ func length(a []any) (any, error) {
 		return v.Len(), nil
 	case reflect.Invalid:
 		return nil, errors.New("len of nil pointer")
+	default:
+		return nil, fmt.Errorf("len of type %T", a[0])
 	}
-	return nil, fmt.Errorf("len of type %T", a[0])
 }
 
 // index is x[1][2]...; a key that a map lacks gives the zero value of its elements.
@@ -195,9 +196,7 @@ func index(a []any) (any, error) {
 
 func slice(a []any) (any, error) {
 	v := indirect(reflect.ValueOf(a[0]))
-	switch v.Kind() {
-	case reflect.String, reflect.Slice:
-	default:
+	if k := v.Kind(); k != reflect.String && k != reflect.Slice {
 		return nil, fmt.Errorf("can't slice item of type %T", a[0])
 	}
 	at := [2]int{0, v.Len()}

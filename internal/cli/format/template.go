@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"text/template/parse"
 
@@ -369,9 +370,9 @@ func number(n *parse.NumberNode) any {
 }
 
 func (s *state) variable(n *parse.VariableNode) any {
-	for i := len(s.vars) - 1; i >= 0; i-- {
-		if s.vars[i].name == n.Ident[0] {
-			return s.vars[i].value
+	for _, v := range slices.Backward(s.vars) {
+		if v.name == n.Ident[0] {
+			return v.value
 		}
 	}
 	s.fail(n, "undefined variable: %s", n.Ident[0])
@@ -422,8 +423,9 @@ func (s *state) field(n parse.Node, v any, name string, args []any) any {
 		return missing{}
 	case reflect.Invalid:
 		s.fail(n, "nil data; no entry for key %q", name)
+	default:
+		s.fail(n, "can't evaluate field %s in type %T", name, v)
 	}
-	s.fail(n, "can't evaluate field %s in type %T", name, v)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"text/template"
@@ -103,7 +104,7 @@ func (object) Field(name string, args []any) (any, bool) {
 		return "web", true
 	case "Label":
 		if len(args) == 1 {
-			return "label-" + args[0].(string), true
+			return fmt.Sprint("label-", args[0]), true
 		}
 	}
 	return nil, false
