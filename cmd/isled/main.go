@@ -17,8 +17,12 @@ func main() {
 	switch role {
 	case "pull":
 		os.Exit(pull.Main(os.Args[2:]))
+	case "load":
+		os.Exit(pull.LoadMain(os.Args[2:]))
+	case "import":
+		os.Exit(pull.ImportMain(os.Args[2:]))
 	default:
-		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: pull\nisled is started by isle; see isle --help\n", role)
+		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: pull, load, import\nisled is started by isle; see isle --help\n", role)
 		os.Exit(2)
 	}
 }

@@ -302,12 +302,13 @@ func (s *Store) Prune(all bool, keep Keep) (did Removal, Err error) {
 }
 
 // Sweep deletes what dead or failed pulls have left in the store, but for the
-// recent beginnings of blobs that a later pull can go on with.
-func (s *Store) Sweep() (Err error) {
+// recent beginnings of blobs that a later pull can go on with, and by drop
+// those of the given layers that neither image nor running pull needs.
+func (s *Store) Sweep(layers []string, drop func(diffID string) error) (Err error) {
 	lock, err := s.lock()
 	if err != nil {
 		return err
 	}
 	defer func() { Err = errors.Join(Err, lock.Close()) }()
-	return s.sweep(nil, true, Keep{}, new(Removal))
+	return s.sweep(layers, true, Keep{DropLayer: drop}, new(Removal))
 }

@@ -50,12 +50,7 @@ func (p *Puller) Pull(ctx context.Context, o Options) (_ Result, Err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	defer func() {
-		// However the interruption showed itself.
-		if Err != nil && errors.Is(ctx.Err(), context.Canceled) {
-			Err = errs.New(errs.Canceled, "pull %s: interrupted", name.Familiar())
-		}
-	}()
+	defer func() { Err = interrupted(ctx, "pull "+name.Familiar(), Err) }()
 	if !o.AllTags {
 		return p.one(ctx, name, platform, o)
 	}
@@ -98,7 +93,7 @@ func (p *Puller) one(ctx context.Context, name image.Name, platform image.Platfo
 		// What a registry broke off is kept for the next attempt, if it is
 		// worth it.
 		if Err != nil && !f.worthKeeping(context.WithoutCancel(ctx), Err) {
-			_ = p.Images.Sweep() // the failure is what matters; a sweep comes again
+			_ = p.Images.Sweep(nil, nil) // the failure is what matters; a sweep comes again
 		}
 	}()
 
