@@ -24,11 +24,17 @@ func cmdRun(c *call) func() error {
 		if err != nil {
 			return err
 		}
+		f := follow{tty: cfg.TTY, sigProxy: o.sigProxy}
+		if io != nil {
+			f.stdin = io.Stdin != nil
+			io.Starting = func() { f.signals = catch(o.sigProxy, cfg.TTY) }
+		}
 		s, err := c.startNew(cfg, &o, io)
 		if err != nil || io == nil {
 			return err
 		}
-		return c.follow(s, follow{tty: cfg.TTY, stdin: io.Stdin != nil, sigProxy: o.sigProxy, name: cfg.Name})
+		f.name = cfg.Name
+		return c.follow(s, f)
 	}
 }
 

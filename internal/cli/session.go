@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"github.com/isle-engine/isle/internal/engine"
@@ -13,7 +12,8 @@ import (
 // follow says how a session is stayed with.
 type follow struct {
 	tty, stdin, sigProxy bool
-	name                 string // the container's, for messages
+	name                 string   // the container's, for messages
+	signals              *signals // caught since the start; nil: not yet
 }
 
 // follow stays with a session until the process ends or the user detaches, and
@@ -57,40 +57,16 @@ func (c *call) connect(s engine.Session, f follow) (stop func(), err error) {
 			return nil, err
 		}
 	}
-	sigs := make(chan os.Signal, 128)
-	var want []os.Signal
-	if f.sigProxy {
-		want = proxied()
+	sigs := f.signals
+	if sigs == nil {
+		sigs = catch(f.sigProxy, f.tty)
 	}
-	if f.tty {
-		want = append(want, syscall.SIGWINCH)
-	}
-	if len(want) == 0 {
-		return restore, nil
-	}
-	signal.Notify(sigs, want...)
 	if f.tty {
 		c.resize(s) // it may have changed since the start; from here on we are told
 	}
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case sig := <-sigs:
-				if sig == syscall.SIGWINCH {
-					c.resize(s)
-					continue
-				}
-				// A process that has just ended cannot be told; Wait returns next.
-				_ = s.Signal(sig)
-			}
-		}
-	}()
+	sigs.pass(s, c.resize)
 	return func() {
-		signal.Stop(sigs)
-		close(done)
+		sigs.stop()
 		restore()
 	}, nil
 }

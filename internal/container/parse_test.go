@@ -222,9 +222,30 @@ func TestModes(t *testing.T) {
 		kind, mode string
 		ok         bool
 	}{
-		{"pid", "", true}, {"pid", "host", true}, {"pid", "private", true}, {"pid", "container:x", true}, {"pid", "container:", false}, {"pid", "ns:/proc/1/ns/pid", true}, {"pid", "ns:x", false}, {"pid", "foo", false},
-		{"ipc", "shareable", true}, {"ipc", "none", true}, {"uts", "shareable", false}, {"user", "keep-id", true}, {"user", "keep-id:uid=5,gid=6", true}, {"user", "keep-id:uid=-1", false}, {"user", "keep-id:x", false}, {"user", "auto", true}, {"user", "auto:size=5", true},
-		{"pid", "auto", false}, {"net", "anything", true}, {"net", "none", true}, {"net", "host:x", false}, {"net", "x:y", false}, {"cgroup", "host", true}, {"time", "private", true},
+		{"pid", "", true},
+		{"pid", "host", true},
+		{"pid", "private", true},
+		{"pid", "container:x", true},
+		{"pid", "container:", false},
+		{"pid", "ns:/proc/1/ns/pid", true},
+		{"pid", "ns:x", false},
+		{"pid", "foo", false},
+		{"ipc", "shareable", true},
+		{"ipc", "none", true},
+		{"uts", "shareable", false},
+		{"user", "keep-id", true},
+		{"user", "keep-id:uid=5,gid=6", true},
+		{"user", "keep-id:uid=-1", false},
+		{"user", "keep-id:x", false},
+		{"user", "auto", true},
+		{"user", "auto:size=5", true},
+		{"pid", "auto", false},
+		{"net", "anything", true},
+		{"net", "none", true},
+		{"net", "host:x", false},
+		{"net", "x:y", false},
+		{"cgroup", "host", true},
+		{"time", "private", true},
 	} {
 		if _, err := ParseNamespaceMode(c.kind, c.mode); (err == nil) != c.ok {
 			t.Errorf("%s %q: %v", c.kind, c.mode, err)

@@ -196,8 +196,10 @@ func checkHealth(c *Config) error {
 		flag string
 		ns   int64
 	}{
-		{"interval", int64(h.Interval)}, {"timeout", int64(h.Timeout)},
-		{"start-period", int64(h.StartPeriod)}, {"start-interval", int64(h.StartInterval)},
+		{"interval", int64(h.Interval)},
+		{"timeout", int64(h.Timeout)},
+		{"start-period", int64(h.StartPeriod)},
+		{"start-interval", int64(h.StartInterval)},
 	} {
 		if d.ns < 0 {
 			return errs.New(errs.Invalid, "--health-%s cannot be negative", d.flag)
