@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/seccomp"
 )
@@ -142,7 +143,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		return nil, err
 	}
 	if err := p.Err(); err != nil {
-		return nil, err
+		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
 	out.warnings = c.warnings
 	return out, nil
@@ -173,7 +174,7 @@ func seccompFilter(s *specs.LinuxSeccomp, ready *seccomp.Filter) (*seccomp.Filte
 	}
 	f, err := seccomp.Compile(s)
 	if err != nil {
-		return nil, err
+		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
 	if f != nil && f.Notify {
 		return nil, unsupported("seccomp: a profile that notifies an agent")

@@ -122,7 +122,7 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 		return nil, err
 	}
 	if err := p.Err(); err != nil {
-		return nil, err
+		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
 	out.warnings = c.warnings
 	return out, nil

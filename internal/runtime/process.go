@@ -356,6 +356,7 @@ func (c *compiler) credentials(pr *specs.Process, filter *seccomp.Filter) error 
 	// Descriptors that a caller of ours left open without close-on-exec.
 	p.Step(program.Step{Verb: "close files"})
 	p.Cloexec(3)
+	p.Commit()
 	if pr.NoNewPrivileges {
 		setCaps()
 		p.Step(program.Step{Verb: "no new privileges"})

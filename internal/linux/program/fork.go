@@ -56,6 +56,7 @@ const (
 	msgSync    = 'S'
 	msgFile    = 'F'
 	msgReady   = 'R'
+	msgCommit  = 'X'
 	msgToken   = 'G' // to the child
 	msgReply   = 'A' // to the child, followed by the bytes
 )
@@ -207,8 +208,11 @@ func (im *image) fork() (pid uintptr, errno syscall.Errno) {
 			}
 		case opSendFile:
 			e = sendFile(im.sock, int32(a[0]))
-		case opReady:
+		case opReady, opCommit:
 			msg = message{kind: msgReady}
+			if o.nr == opCommit {
+				msg.kind = msgCommit
+			}
 			_, _, e = syscall.RawSyscall6(syscall.SYS_SENDTO, im.sock, uintptr(unsafe.Pointer(&msg)), unsafe.Sizeof(msg), unix.MSG_NOSIGNAL, 0, 0)
 		case opReclone:
 			r, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, a[0], 0, 0, 0, 0, 0)
@@ -268,7 +272,7 @@ func (im *image) fork() (pid uintptr, errno syscall.Errno) {
 			pc = int(im.labels[o.catch[k].label]) - 1
 		}
 	}
-	syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
+	e = syscall.ENOEXEC // the program has no end
 
 fail:
 	msg = message{kind: msgError, index: uint32(pc), value: uint64(e)}

@@ -205,6 +205,8 @@ func (p *Program) special(o *op) string {
 		return "sync(parent)"
 	case opSendFile:
 		return "sendmsg(parent, SCM_RIGHTS " + p.arg(o, 0, 'f') + ")"
+	case opCommit:
+		return "done(parent)"
 	case opReady:
 		return "ready(parent)"
 	case opMkpath:

@@ -23,7 +23,8 @@ type Program struct {
 
 	fork      int // index of the fork op, -1 while there is none
 	clone     Clone
-	reclones  bool
+	committed bool
+	talks     bool   // the parent must listen while the program runs
 	empty     uint64 // offset of an empty string
 	minSock   int    // the status socket must be moved to this descriptor or above
 	scratch   bool
@@ -238,6 +239,9 @@ type Op struct {
 
 // Call adds the system call nr.
 func (p *Program) Call(nr uintptr, args ...Arg) Op {
+	if !p.committed && isExec(uint32(nr)) && nr < opBase {
+		p.Commit()
+	}
 	i := len(p.ops)
 	if i < cap(p.ops) {
 		p.ops = p.ops[:i+1]
@@ -298,6 +302,7 @@ const (
 	opSync     // index of the function, buffer, length
 	opSendFile // descriptor
 	opReady    //
+	opCommit   //
 	opMkpath   // root, path, flags (1: directory), mode, uid, gid
 	opCloexec  // every descriptor from arg up
 	opExit     // status
@@ -330,7 +335,7 @@ type Clone struct {
 // namespace joined or unshared before. The sibling's parent is the caller of
 // Start (CLONE_PARENT).
 func (p *Program) Reclone() Op {
-	p.reclones = true
+	p.talks = true
 	return p.Call(opReclone, Uint(unix.CLONE_PARENT|uint64(unix.SIGCHLD)))
 }
 
@@ -383,6 +388,7 @@ func (p *Program) Await() Op { return p.Call(opAwait) }
 // Sync makes the child wait while the parent runs fn, which may fill reply:
 // its n bytes are then at buf in the child. With n 0, buf may be Null.
 func (p *Program) Sync(buf Arg, n int, fn func(pid int, reply []byte) error) Op {
+	p.talks = true
 	p.syncs = append(p.syncs, fn)
 	return p.Call(opSync, Int(len(p.syncs)-1), buf, Int(n))
 }
@@ -392,10 +398,28 @@ func (p *Program) SendFile(fd Arg) Op { return p.Call(opSendFile, fd) }
 
 // Ready makes Start return although the program is not at its end; the rest is
 // reported by Child.Wait.
-func (p *Program) Ready() Op { return p.Call(opReady) }
+func (p *Program) Ready() Op {
+	p.talks = true
+	return p.Call(opReady)
+}
+
+// Commit says that the program is as good as at its end: a child that ends
+// after it without an error has executed its program, one that ends before it
+// was killed. It comes after all that may be slow or privileged, but before a
+// seccomp filter that could refuse to let it speak. Call adds it before the
+// first execve if nobody did.
+func (p *Program) Commit() Op {
+	p.committed = true
+	return p.Call(opCommit)
+}
 
 // Exit ends the child with a status instead of an execve.
-func (p *Program) Exit(status int) Op { return p.Call(opExit, Int(status)) }
+func (p *Program) Exit(status int) Op {
+	if !p.committed {
+		p.Commit()
+	}
+	return p.Call(opExit, Int(status))
+}
 
 // Cloexec makes every descriptor from first up close-on-exec.
 func (p *Program) Cloexec(first int) Op { return p.Call(opCloexec, Int(first)) }

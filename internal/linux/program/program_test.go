@@ -179,6 +179,42 @@ func TestParentFunctionFails(t *testing.T) {
 	}
 }
 
+// A child that fails before it has read what it was sent resets the socket: its
+// last words must be heard all the same.
+func TestLastWordsAreHeard(t *testing.T) {
+	for range 50 {
+		p := New()
+		p.Meanwhile(func(int) error { time.Sleep(time.Millisecond); return nil })
+		p.Fork(Clone{})
+		p.Fail(Int(int(unix.EDOM)))
+		p.Call(unix.SYS_EXECVE, p.String("/bin/true"), p.Strings([]string{"true"}), p.Strings(nil))
+		if _, err := p.Start(); !errors.Is(err, unix.EDOM) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestKilledChildIsNoSuccess(t *testing.T) {
+	for _, sync := range []bool{false, true} {
+		p := New()
+		kill := func(pid int, _ []byte) error { return unix.Kill(pid, unix.SIGKILL) }
+		p.Fork(Clone{})
+		if sync {
+			p.Sync(Null, 0, kill)
+		} else {
+			p.Meanwhile(func(pid int) error { return kill(pid, nil) })
+			p.Await()
+		}
+		p.Call(unix.SYS_EXECVE, p.String("/bin/true"), p.Strings([]string{"true"}), p.Strings(nil))
+		if _, err := p.Start(); err == nil || err.Error() != "child: killed by signal 9 (killed) before its program was at its end" {
+			t.Errorf("sync=%v: %v", sync, err)
+		}
+		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+			t.Errorf("a child was left: %v", err)
+		}
+	}
+}
+
 func TestReadyThenWait(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

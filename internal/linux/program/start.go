@@ -25,6 +25,7 @@ type Child struct {
 	p     *Program
 	sock  *socket // nil once the end of the program is known
 	first int     // the pid of the first child where there was a second one
+	done  bool    // the child has come to its Commit
 }
 
 // socket is the parent's end of the status socket.
@@ -263,15 +264,29 @@ func (c *Child) follow(untilReady bool) error {
 	var buf [unsafe.Sizeof(message{})]byte
 	var oob [64]byte
 	var waiting []uint32 // Sync requests of a second child whose pid is not known yet
+	if !c.p.talks {
+		// Nothing the child says needs an answer: one wake-up, at its end.
+		hup := []unix.PollFd{{Fd: int32(c.sock.fd)}}
+		for {
+			if _, err := unix.Poll(hup, -1); err != unix.EINTR {
+				break
+			}
+		}
+	}
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(c.sock.fd, buf[:], oob[:], unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
+		if err == unix.EINTR || err == unix.ECONNRESET {
+			// The latter comes once, before what is still to be read, when the
+			// child ended without having read all that it was sent.
 			continue
 		}
-		if err != nil && err != unix.ECONNRESET {
+		if err != nil {
 			return c.abandon(fmt.Errorf("status socket: %w", err))
 		}
-		if n == 0 || err != nil {
+		if n == 0 {
+			if !c.done {
+				return c.abandon(c.died())
+			}
 			return c.ended()
 		}
 		m := (*message)(unsafe.Pointer(&buf))
@@ -302,6 +317,8 @@ func (c *Child) follow(untilReady bool) error {
 			if err := c.answer(m.index); err != nil {
 				return c.abandon(err)
 			}
+		case msgCommit:
+			c.done = true
 		case msgReady:
 			if untilReady {
 				return nil
@@ -316,6 +333,9 @@ func (c *Child) ownError(err error) error {
 	var buf [unsafe.Sizeof(message{})]byte
 	for {
 		n, _, e := unix.Recvfrom(c.sock.fd, buf[:], unix.MSG_DONTWAIT)
+		if e == unix.ECONNRESET || e == unix.EINTR {
+			continue
+		}
 		if e != nil || n == 0 {
 			return err
 		}
@@ -409,6 +429,18 @@ func (c *Child) ended() error {
 		c.Pidfd = os.NewFile(uintptr(fd), "pidfd")
 	}
 	return nil
+}
+
+// died is the error for a child that ended without a word: somebody killed it,
+// or the kernel did for want of memory.
+func (c *Child) died() error {
+	var ws unix.WaitStatus
+	_, err := unix.Wait4(c.Pid, &ws, unix.WALL, nil)
+	c.Pid = 0
+	if err == nil && ws.Signaled() {
+		return fmt.Errorf("child: killed by signal %d (%s) before its program was at its end", ws.Signal(), ws.Signal())
+	}
+	return errors.New("child: ended before its program was at its end")
 }
 
 // abandon kills and reaps the child, closes what it sent, and returns err.
