@@ -58,6 +58,9 @@ type IO struct {
 	// DetachKeys is the sequence that ends the attachment; "" is ctrl-p,ctrl-q.
 	DetachKeys string
 	Logs       bool // replay what was logged before
+	// Starting, if set, is called once the start is under way and this process
+	// has nothing to do but wait; from then on the container lives without it.
+	Starting func()
 }
 
 // Exit is how a container or an exec ended.

@@ -67,7 +67,7 @@ func (e *Engine) startWith(ctx context.Context, conn *monitor.Conn, rec *contain
 		_ = conn.Close() // it ends without having done anything
 		return nil, nil, err
 	}
-	started, err := conn.Start(ctx, monitor.StartRequest{ID: rec.ID, Attach: s.attach()})
+	started, err := conn.Start(ctx, monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting()})
 	if err != nil {
 		_ = conn.Close() // the start's error says all
 		return nil, nil, err

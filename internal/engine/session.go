@@ -43,6 +43,14 @@ func (s *session) attach() *monitor.Attach {
 	return &monitor.Attach{Stdin: s.stdin, Stdout: s.io.Stdout, Stderr: s.io.Stderr, Logs: s.io.Logs}
 }
 
+// starting is what to do while the monitor starts the container.
+func (s *session) starting() func() {
+	if s.io == nil {
+		return nil
+	}
+	return s.io.Starting
+}
+
 // pump starts to pass input on. The monitor has its own copy of the reading end.
 func (s *session) pump() error {
 	if s.stdin == nil {

@@ -46,6 +46,7 @@ type StartRequest struct {
 	Attach *Attach // nil: detached
 	// Rows, Cols are the terminal's size at the start; 0: the container's own.
 	Rows, Cols uint16
+	Sent       func() // called when the monitor has been told
 }
 
 // Started is the answer to a start.
@@ -162,6 +163,9 @@ func (c *Conn) Start(ctx context.Context, req StartRequest) (Started, error) {
 	m.flags = flags
 	if err := c.write(m.encode(), files...); err != nil {
 		return Started{}, err
+	}
+	if req.Sent != nil {
+		req.Sent()
 	}
 	b, err := c.read(ctx)
 	if err != nil {
