@@ -2,8 +2,9 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"os"
+	"net/url"
 	"strings"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -22,11 +23,14 @@ type credential struct {
 	from string // the file it was found in, "" for none
 }
 
+// hubKey is what Docker Hub's credentials are kept under.
+const hubKey = "https://index.docker.io/v1/"
+
 // keys returns the names that a credential for the endpoint may be kept under,
 // the narrowest first: Podman keeps some for a part of a registry.
 func (c *credential) keys() []string {
 	if c.host == hubHost {
-		return []string{hubName + "/" + c.repo, "https://index.docker.io/v1/", hubName, hubHost, "index." + hubName}
+		return []string{hubName + "/" + c.repo, hubKey, hubName, hubHost, "index." + hubName}
 	}
 	var keys []string
 	for at := c.host + "/" + c.repo; ; {
@@ -42,14 +46,18 @@ func (c *credential) keys() []string {
 // get returns the credential, or the empty one.
 func (c *credential) get(ctx context.Context) (auth.Credential, error) {
 	for _, file := range c.conf.authFiles {
-		if _, err := os.Stat(file); err != nil {
+		keys, err := c.known(file)
+		if err != nil {
+			return auth.EmptyCredential, errs.New(errs.Invalid, "credentials %q: %w", file, err)
+		}
+		if len(keys) == 0 {
 			continue
 		}
 		store, err := credentials.NewStore(file, credentials.StoreOptions{})
 		if err != nil {
 			return auth.EmptyCredential, errs.New(errs.Invalid, "credentials %q: %w", file, err)
 		}
-		for _, k := range c.keys() {
+		for _, k := range keys {
 			cred, err := store.Get(ctx, k)
 			if err != nil {
 				return auth.EmptyCredential, errs.New(errs.Unavailable, "credentials %q: %s: %w", file, k, err)
@@ -74,6 +82,39 @@ func (c *credential) get(ctx context.Context) (auth.Credential, error) {
 		}
 	}
 	return auth.EmptyCredential, nil
+}
+
+// known returns the keys that file has something for, or may have by a helper.
+// Looking for all of them would run the helper again and again, and the store
+// takes any key of the host for the host's.
+func (c *credential) known(file string) ([]string, error) {
+	data, err := readFile(file)
+	if err != nil || len(data) == 0 {
+		return nil, err
+	}
+	var f struct {
+		Auths   map[string]json.RawMessage `json:"auths"`
+		Helpers map[string]string          `json:"credHelpers"`
+		Store   string                     `json:"credsStore"`
+	}
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, k := range c.keys() {
+		_, kept := f.Auths[k]
+		_, helped := f.Helpers[k]
+		if kept || helped || f.Store != "" && !strings.Contains(strings.TrimPrefix(k, "https://"), "/") || f.Store != "" && k == hubKey {
+			keys = append(keys, k)
+		}
+	}
+	for k := range f.Auths {
+		// An address, as old versions of Docker wrote it.
+		if u, err := url.Parse(k); err == nil && u.Host == c.host && (u.Scheme == "https" || u.Scheme == "http") {
+			keys = append(keys, k)
+		}
+	}
+	return keys, nil
 }
 
 // noCredential reports whether err says that a registry wants a credential and
