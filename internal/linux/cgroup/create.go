@@ -41,6 +41,12 @@ func (h *Host) Create(r Request) (_ *Group, Err error) {
 	if strings.ContainsRune(r.Parent, 0) || slices.Contains(strings.Split(r.Parent, "/"), "..") {
 		return nil, errs.New(errs.Invalid, "cgroup parent %q: must not contain \"..\"", r.Parent)
 	}
+	if r.Systemd && r.Parent != "" && (!strings.HasSuffix(r.Parent, ".slice") || strings.Contains(r.Parent, "/")) {
+		return nil, errs.New(errs.Invalid, "cgroup parent %q: with systemd it is the name of a slice, as machine.slice", r.Parent)
+	}
+	if r.Systemd && h.mode != "v2" {
+		r.Systemd, r.Parent = false, ""
+	}
 	g := &Group{paths: Paths{Manager: Cgroupfs}}
 	m := maker{host: h, request: r, group: g}
 	defer func() {

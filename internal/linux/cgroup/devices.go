@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -344,17 +343,4 @@ func (g *Group) updateDevices(list []specs.LinuxDeviceCgroup) error {
 		return fmt.Errorf("device rules: %w", err)
 	}
 	return nil
-}
-
-// describe writes rules as in /proc, for messages and tests.
-func describe(rules []deviceRule) string {
-	var b strings.Builder
-	for _, r := range rules {
-		verb := "deny "
-		if r.allow {
-			verb = "allow "
-		}
-		b.WriteString(verb + strings.Join(r.lines(), ", ") + "\n")
-	}
-	return b.String()
 }

@@ -28,7 +28,10 @@
 //	the caller's group was delegated, or there is  all its processes move into a leaf,
 //	no systemd and the caller may write there      isle-callers, once; then below it
 //	there is a systemd manager                     isle.slice/isle.scope of the system or the
-//	                                               user, one unit with Delegate= for all containers
+//	                                               user, one unit with Delegate= for all
+//	                                               containers; the caller is moved there too,
+//	                                               which an ordinary user's process must be to
+//	                                               put children there, and which holds the unit
 //	nothing of that                                an error that says what is missing, with hints
 //
 // # Joining
@@ -36,8 +39,8 @@
 // Writing a pid into cgroup.procs of a v1 hierarchy takes a global lock whose
 // writers wait for an RCU grace period: 7 to 25 ms measured on an idle machine.
 // A process of a single thread that writes 0 into "tasks" moves only itself and
-// skips that lock (Linux 5.16, 9a3284fad42f "cgroup: Optimize single thread
-// migration"): 0.1 ms for four hierarchies. So the forked child joins by itself
+// skips that lock (9a3284fad42f "cgroup: Optimize single thread migration", older
+// than our oldest kernel): 0.1 ms for four hierarchies. So the forked child joins by itself
 // through the files of [Group.JoinFiles]; [Group.Attach] is for everything else.
 // A cgroup namespace must be unshared after that, since its root is where the
 // process is at that moment (cgroup_namespaces(7)).

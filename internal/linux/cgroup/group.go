@@ -104,8 +104,8 @@ func (g *Group) all() []dir {
 }
 
 // JoinFiles opens the files through which a process of one thread joins the v1
-// hierarchies cheaply: it writes "0" to each (see the package comment; before
-// Linux 5.16 it is right as well, but not cheap). The caller closes them.
+// hierarchies cheaply: it writes "0" to each (see the package comment). The
+// caller closes them.
 func (g *Group) JoinFiles() ([]*os.File, error) {
 	var files []*os.File
 	for _, d := range g.v1dirs() {
@@ -127,11 +127,30 @@ func (g *Group) JoinFiles() ([]*os.File, error) {
 // them: the lock stays cheap for a moment after it was taken.
 func (g *Group) Attach(pid int) error {
 	for _, d := range g.all() {
+		if string(d) == g.paths.V2 && bornIn(d, pid) {
+			continue // clone3(CLONE_INTO_CGROUP); to write it again would wait for the lock all the same
+		}
 		if err := attach(d, pid); err != nil {
 			return fmt.Errorf("cgroup: attach process %d: %w", pid, err)
 		}
 	}
 	return nil
+}
+
+// bornIn reports whether a process is in the v2 group d. The group is known by
+// its last name, a container's id, because the path that the kernel tells begins
+// at the reader's cgroup namespace (cgroup_namespaces(7)).
+func bornIn(d dir, pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.HasSuffix(strings.TrimSuffix(path, "\n"), string(d)[strings.LastIndexByte(string(d), '/'):])
+		}
+	}
+	return false
 }
 
 func attach(d dir, pid int) error {

@@ -26,6 +26,11 @@ func (g *Group) memoryV1(d dir, m *specs.LinuxMemory) error {
 			return nil
 		}
 		err := d.write(limit, strconv.FormatInt(*m.Limit, 10))
+		if errors.Is(err, unix.EINVAL) {
+			if now, merr := d.readInt(memsw); merr == nil && *m.Limit > now {
+				return errs.New(errs.Invalid, "memory limit %s: is above the memory and swap limit %s; change both", size(*m.Limit), size(now))
+			}
+		}
 		if errors.Is(err, unix.EBUSY) {
 			usage, _ := d.readInt("memory.usage_in_bytes") // only to say more
 			return errs.New(errs.Conflict, "memory limit %s: the container uses %s that cannot be reclaimed", size(*m.Limit), size(usage))

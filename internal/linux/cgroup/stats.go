@@ -355,7 +355,7 @@ func (g *Group) OOM() (OOMInfo, error) {
 		return info, err
 	}
 	keyValues(text, func(key string, n int64) {
-		if key == "oom_kill" { // v1 since 4.13
+		if key == "oom_kill" {
 			info.Kills = n
 		}
 	})

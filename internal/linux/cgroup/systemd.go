@@ -152,19 +152,17 @@ func (h *Host) awaitUnit(unit string) (location, error) {
 }
 
 // ownScope puts the calling process into a scope made for one container.
-func (m *maker) ownScope() (location, error) {
-	mgr, err := dial(m.request.Rootless)
-	if err != nil {
-		return location{}, noManager(err, m.request.Rootless)
-	}
-	defer mgr.close()
-	unit, slice := prefix+m.request.Name+".scope", m.request.Parent
-	if slice == "" {
-		slice = sharedSlice
-	}
+func (m *maker) ownScope(mgr *manager, slice string) (location, error) {
+	unit := prefix + m.request.Name + ".scope"
 	if err := mgr.startScope(unit, slice); err != nil {
 		return location{}, scopeError(unit, err)
 	}
+	return m.entered(unit)
+}
+
+// entered waits until the calling process is in unit, and makes the unit's group
+// ready to hand out controllers.
+func (m *maker) entered(unit string) (location, error) {
 	base, err := m.host.awaitUnit(unit)
 	if err != nil {
 		return location{}, err
@@ -173,45 +171,37 @@ func (m *maker) ownScope() (location, error) {
 	return base, evacuate(base.dir)
 }
 
-// sharedScope finds or makes the shared scope, and puts the calling process into
-// it if it could not put children there from where it is.
-func (h *Host) sharedScope(mgr *manager, own location) (location, error) {
-	scope := location{h.v2mount.join(sharedSlice).join(sharedUnit), own.mount}
-	if mgr.user {
-		uid := hostUID()
-		scope.dir = h.v2mount.join(fmt.Sprintf("user.slice/user-%d.slice/user@%d.service", uid, uid)).join(sharedSlice).join(sharedUnit)
-	}
-	// The scope ends with its last process, perhaps just now: the calling process
-	// goes in to hold it, and if it came too late, a new one is made.
-	var last error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if scope.dir.exists("cgroup.procs") && mayJoin(own.dir, scope.dir) == nil {
-			if evacuate(scope.dir) == nil && scope.dir.join(callers).write("cgroup.procs", "0") == nil {
-				return scope, nil
-			}
-		}
-		last = mgr.startScope(sharedUnit, sharedSlice)
-		if be := (*busError)(nil); errors.As(last, &be) && be.name == systemdName+".UnitExists" {
-			last = mgr.attach(sharedUnit, "/"+callers)
-			if errors.As(last, &be) && !strings.HasSuffix(be.name, ".AccessDenied") {
+// sharedPatience bounds the wait for a shared scope that is just ending.
+const sharedPatience = time.Second
+
+// sharedScope puts the calling process into the shared scope, which it makes if
+// there is none. The process stays there to hold it: a scope ends with its last
+// process. It never goes in behind systemd's back, not even as root: it could
+// meet a unit that has ended and would keep it from being made anew.
+func (m *maker) sharedScope(mgr *manager) (location, error) {
+	for end := time.Now().Add(sharedPatience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		err := mgr.startScope(sharedUnit, sharedSlice)
+		if busErrorIs(err, ".UnitExists") {
+			if err = mgr.attach(sharedUnit, "/"+callers); err != nil && !busErrorIs(err, ".AccessDenied") {
 				continue // it is ending
 			}
 		}
-		if last != nil {
-			break
-		}
-		l, err := h.awaitUnit(sharedUnit)
 		if err != nil {
-			return location{}, err
+			return location{}, scopeError(sharedUnit, err)
 		}
-		return l, evacuate(l.dir)
+		return m.entered(sharedUnit)
 	}
-	return location{}, scopeError(sharedUnit, last)
+	return m.ownScope(mgr, sharedSlice)
+}
+
+func busErrorIs(err error, suffix string) bool {
+	be := (*busError)(nil)
+	return errors.As(err, &be) && strings.HasSuffix(be.name, suffix)
 }
 
 // scopeError says what systemd answered.
 func scopeError(unit string, err error) error {
-	if be := (*busError)(nil); errors.As(err, &be) && strings.HasSuffix(be.name, ".AccessDenied") {
+	if busErrorIs(err, ".AccessDenied") {
 		err = errors.Join(errs.As(errs.Denied, err), unix.EACCES)
 	}
 	return fmt.Errorf("systemd: unit %s: %w", unit, err)

@@ -171,7 +171,15 @@ func (m *maker) base() (location, error) {
 	}
 	switch {
 	case m.request.Systemd:
-		return m.ownScope()
+		mgr, err := dial(m.request.Rootless)
+		if err != nil {
+			return location{}, noManager(err, m.request.Rootless)
+		}
+		defer mgr.close()
+		if m.request.Parent != "" {
+			return m.ownScope(mgr, m.request.Parent)
+		}
+		return m.ownScope(mgr, sharedSlice)
 	case own.dir.base() == callers:
 		own.dir = own.dir.up()
 		return own, nil
@@ -198,11 +206,7 @@ func (m *maker) base() (location, error) {
 	if mine && mgr.delegated(own.dir.base()) {
 		return own, evacuate(own.dir)
 	}
-	base, err := m.host.sharedScope(mgr, own)
-	if err == nil {
-		m.group.paths.Manager, m.group.paths.Unit = Systemd, sharedUnit
-	}
-	return base, err
+	return m.sharedScope(mgr)
 }
 
 // evacuate moves all processes of a group into a leaf below it. Processes can
