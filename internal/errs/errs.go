@@ -77,10 +77,8 @@ func KindOf(err error) Kind {
 	if err == nil {
 		return Unknown
 	}
-	for _, k := range [...]Kind{Invalid, NotFound, Exists, Conflict, Denied, Unsupported, Unavailable, Canceled, Corrupt} {
-		if errors.Is(err, k) {
-			return k
-		}
+	if k := outermost(err); k != Unknown {
+		return k
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -95,6 +93,27 @@ func KindOf(err error) Kind {
 		return Denied
 	case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EOPNOTSUPP):
 		return Unsupported
+	}
+	return Unknown
+}
+
+// outermost returns the first kind that somebody gave err, from the outside in.
+func outermost(err error) Kind {
+	for err != nil {
+		switch e := err.(type) { //nolint:errorlint // the walk itself
+		case *kinded:
+			return e.kind
+		case Kind:
+			return e
+		case interface{ Unwrap() []error }:
+			for _, one := range e.Unwrap() {
+				if k := outermost(one); k != Unknown {
+					return k
+				}
+			}
+			return Unknown
+		}
+		err = errors.Unwrap(err)
 	}
 	return Unknown
 }

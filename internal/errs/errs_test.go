@@ -31,6 +31,8 @@ func TestKindFromErrnoAndContext(t *testing.T) {
 		{context.Canceled, Canceled}, {context.DeadlineExceeded, Unavailable},
 		{errors.New("x"), Unknown}, {nil, Unknown},
 		{As(Corrupt, syscall.ENOENT), Corrupt},
+		{As(Corrupt, fmt.Errorf("x: %w", New(Invalid, "y"))), Corrupt},
+		{errors.Join(errors.New("x"), fmt.Errorf("y: %w", NotFound)), NotFound},
 	} {
 		if got := KindOf(c.err); got != c.want {
 			t.Errorf("KindOf(%v) = %v, want %v", c.err, got, c.want)
