@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/caps"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/seccomp"
 )
@@ -54,17 +55,30 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		return nil, err
 	}
 	p := c.p
+	p.LegacyClone = o.legacyClone
 	newRoot := c.ns.new&unix.CLONE_NEWNS != 0
 
-	// The caller's thread: everything that is named in the host's terms.
+	// The caller's thread: everything that is named in the host's terms. A
+	// caller without privilege leaves mounts to the child, which is root of the
+	// user namespace they make; propagation from the host then ends there.
 	c.ns.open(p)
 	var rootfs program.Arg
-	if newRoot {
+	sources := func() error {
 		if rootfs, err = c.openRoot(); err != nil {
-			return nil, err
+			return err
 		}
 		c.openSources(mounts)
 		c.findDevices()
+		return nil
+	}
+	mayMount, err := c.mayMount()
+	if err != nil {
+		return nil, err
+	}
+	if newRoot && mayMount {
+		if err := sources(); err != nil {
+			return nil, err
+		}
 	}
 	out := &Program{p: p, command: s.Process.Args[0], terminal: s.Process.Terminal, start: new(uint64), restarted: c.ns.stages}
 	stdio := standardFiles(p, s.Process.Terminal, o.Stdio)
@@ -81,6 +95,11 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	c.enter()
 	c.openLSM(s.Process)
 
+	if newRoot && !mayMount {
+		if err := sources(); err != nil {
+			return nil, err
+		}
+	}
 	if newRoot {
 		p.Step(program.Step{Verb: "make mounts private"})
 		p.Call(unix.SYS_MOUNT, program.Null, p.String("/"), program.Null, program.Int(unix.MS_REC|unix.MS_PRIVATE), program.Null)
@@ -180,6 +199,19 @@ func seccompFilter(s *specs.LinuxSeccomp, ready *seccomp.Filter) (*seccomp.Filte
 		return nil, unsupported("seccomp: a profile that notifies an agent")
 	}
 	return f, nil
+}
+
+// mayMount reports whether the caller itself may make mounts: always, unless an
+// ordinary user wants a container in a new user namespace.
+func (c *compiler) mayMount() (bool, error) {
+	if c.ns.new&unix.CLONE_NEWUSER == 0 {
+		return true, nil
+	}
+	have, err := caps.Permitted()
+	if err != nil {
+		return false, errs.WithExit(err, errs.ExitEngine)
+	}
+	return have.Has(unix.CAP_SYS_ADMIN), nil
 }
 
 // openRoot returns the detached mount that becomes the container's root.

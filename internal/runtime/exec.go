@@ -44,6 +44,9 @@ func Exec(t Target, pr *specs.Process, o ExecOptions) (*Process, error) {
 		t.Pidfd = os.NewFile(uintptr(fd), "pidfd "+strconv.Itoa(t.Pid))
 		defer t.Pidfd.Close()
 	}
+	if !inInitialUserNS() {
+		o.Clone = true // it would be refused (program.Clone.PIDNS)
+	}
 	prog, err := compileExec(t, pr, o)
 	if err != nil {
 		return nil, err

@@ -53,11 +53,13 @@ func TestExecIsAsConfined(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	root := rootfs(t)
 	for name, change := range map[string]func(*specs.Spec){
-		"default":  func(*specs.Spec) {},
-		"user":     func(s *specs.Spec) { s.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{7}} },
-		"nnp":      func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
-		"userns":   func(s *specs.Spec) { addUserNS(s) },
-		"time":     func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "time"}) },
+		"default": func(*specs.Spec) {},
+		"user":    func(s *specs.Spec) { s.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{7}} },
+		"nnp":     func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
+		"userns":  func(s *specs.Spec) { addUserNS(s) },
+		"time": func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "time"})
+		},
 		"host pid": func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[1:] },
 	} {
 		for _, again := range []bool{false, true} {

@@ -42,7 +42,7 @@ var commandFailures = []failure{
 	{[]string{"./etc"}, `exec: "./etc": permission denied`, 126, errs.Denied},
 }
 
-func noChildrenBut(t *testing.T) {
+func noChildrenBut(t testing.TB) {
 	t.Helper()
 	// Zombies only: a container of the test itself may be running.
 	if pid, _ := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid > 0 {

@@ -110,7 +110,7 @@ func tryRun(t testing.TB, s *specs.Spec, o Options) (result, error) {
 	proc, err := p.Start()
 	_ = wr.Close()
 	if err != nil {
-		noChildren(t)
+		noChildrenBut(t)
 		return result{}, err
 	}
 	var out bytes.Buffer

@@ -181,7 +181,7 @@ func (c *compiler) newMount(m *mount) program.Slot {
 		typ = "cgroup2"
 	}
 	create := func(data []string) {
-		p.Call(unix.SYS_FSOPEN, p.String(typ), program.Int(unix.FSOPEN_CLOEXEC)).To(fs)
+		guard(p.Call(unix.SYS_FSOPEN, p.String(typ), program.Int(unix.FSOPEN_CLOEXEC)).To(fs))
 		if m.spec.Source != "" {
 			p.Call(unix.SYS_FSCONFIG, fs.Arg(), program.Int(unix.FSCONFIG_SET_STRING), p.String("source"), p.String(m.spec.Source), program.Int(0))
 		}

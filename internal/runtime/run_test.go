@@ -45,7 +45,7 @@ func TestWhatTheProcessSees(t *testing.T) {
 
 func TestMountsOfTheDefaultSpec(t *testing.T) {
 	testenv.Need(t, testenv.Root)
-	r := run(t, docker(rootfs(t), "sh", "-c", `sed 's/^[0-9]* [0-9]* [0-9:]* //; s/ - / /' /proc/self/mountinfo; echo; stat -c '%n %F %t:%T %a' /dev/null /dev/tty /dev/shm; cat /proc/kcore /proc/keys | wc -c; ls /sys/firmware | wc -l; touch /proc/sys/kernel/x /sys/x 2>&1 | sed 's/.*: //'; cat </dev/zero | head -c 3 | wc -c; ls -l /dev/fd /dev/ptmx | sed 's/.*-> //'`), Options{})
+	r := run(t, docker(rootfs(t), "sh", "-c", `sed 's/^[0-9]* [0-9]* [0-9:]* //; s/ - / /' /proc/self/mountinfo; echo; stat -c '%n %F %t:%T %a' /dev/null /dev/tty /dev/shm; cat /proc/kcore /proc/keys | wc -c; ls /sys/firmware | wc -l; (echo x >/proc/sys/kernel/domainname) 2>&1 | sed 's/.*: //;s/^/sysctl /'; touch /sys/x 2>&1 | sed 's/.*: //'; cat </dev/zero | head -c 3 | wc -c; ls -l /dev/fd /dev/ptmx | sed 's/.*-> //'`), Options{})
 	has(t, r.out,
 		"/ /proc rw,nosuid,nodev,noexec,relatime proc proc rw",
 		"/ /sys ro,nosuid,nodev,noexec,relatime sysfs sysfs rw",
@@ -53,7 +53,7 @@ func TestMountsOfTheDefaultSpec(t *testing.T) {
 		"/ /dev/shm rw,nosuid,nodev,noexec,relatime tmpfs shm rw,size=65536k",
 		"/sys /proc/sys ro,nosuid,nodev,noexec,relatime proc proc rw",
 		"/dev/null character special file 1:3 666", "/dev/tty character special file 5:0 666", "/dev/shm directory 0:0 1777",
-		"0", "Read-only file system", "3", "/proc/self/fd", "pts/ptmx")
+		"0", "sysctl Read-only file system", "Read-only file system", "3", "/proc/self/fd", "pts/ptmx")
 	for _, line := range strings.Split(r.out, "\n") {
 		if strings.Contains(line, "shared:") || strings.Contains(line, "master:") {
 			t.Errorf("a mount that propagates: %s", line)

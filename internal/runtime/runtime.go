@@ -50,6 +50,8 @@ type Options struct {
 	Binds map[string]*os.File
 	// Seccomp is used in place of compiling spec.Linux.Seccomp.
 	Seccomp *seccomp.Filter
+
+	legacyClone bool // for tests: no clone3
 }
 
 // Program is a compiled container.

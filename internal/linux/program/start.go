@@ -246,12 +246,20 @@ func enterPIDNS(ns *os.File) (back func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID); err != nil {
+	// The way back is tried first: inside a user namespace the caller's own pid
+	// namespace usually belongs to the host, and then there is none.
+	err = unix.Setns(own, unix.CLONE_NEWPID)
+	if err == nil {
+		err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID)
+	}
+	if err != nil {
 		_ = unix.Close(own)
 		return nil, err
 	}
 	return func() {
 		if unix.Setns(own, unix.CLONE_NEWPID) != nil {
+			// Cannot happen after the trial. A thread in such a state must not
+			// run other goroutines: it stays locked, and ends with this one.
 			runtime.LockOSThread()
 		}
 		_ = unix.Close(own)
