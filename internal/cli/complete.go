@@ -31,11 +31,20 @@ func cmdCompletion(c *call) func() error {
 
 const bashCompletion = `# bash completion for isle: eval "$(isle completion bash)"
 _isle() {
-	local IFS=$'\n' cur="${COMP_WORDS[COMP_CWORD]}"
-	COMPREPLY=($(compgen -W "$(isle __complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" "$cur" 2>/dev/null | cut -f1)" -- "$cur"))
+	local line=${COMP_LINE:0:COMP_POINT} words cur head IFS=$' \t\n'
+	read -ra words <<< "$line"
+	[[ $line == *[[:space:]] ]] && words+=("")
+	cur=${words[-1]}
+	IFS=$'\n'
+	COMPREPLY=($(compgen -W "$(isle __complete "${words[@]:1}" 2>/dev/null | cut -f1)" -- "$cur"))
 	if [ ${#COMPREPLY[@]} -eq 0 ]; then
 		COMPREPLY=($(compgen -f -- "$cur"))
+		return
 	fi
+	# For bash a word begins after each colon and each equals sign.
+	head=${cur%"${cur##*[:=]}"}
+	[ -n "$head" ] && COMPREPLY=("${COMPREPLY[@]#"$head"}")
+	[[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[:=] ]] && compopt -o nospace
 }
 complete -o filenames -F _isle isle
 `
