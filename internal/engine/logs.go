@@ -6,8 +6,8 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/isle-engine/isle/internal/monitor"
 	"github.com/isle-engine/isle/internal/monitor/log"
-	"github.com/isle-engine/isle/internal/state"
 )
 
 // Logs writes what a container has written, as o selects it, to stdout and
@@ -18,7 +18,7 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 		return err
 	}
 	ro := log.ReadOptions{Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow}
-	ro.Running = func() bool { return state.Held(e.lockPath(c.ID)) }
+	ro.Running = func() bool { return monitor.Alive(e.env, c.ID) }
 	return log.Read(ctx, c.Dir, c.ID, c.Config.LogDriver, ro, func(en *log.Entry) error {
 		w := stdout
 		if en.Stream == "stderr" {

@@ -2,19 +2,15 @@ package engine
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
+	"github.com/isle-engine/isle/internal/monitor"
 	"github.com/isle-engine/isle/internal/state"
 )
-
-// lockPath is the file that a container's monitor holds locked for life, and
-// whoever else changes the container while no monitor lives.
-func (e *Engine) lockPath(id string) string { return e.env.RunContainer(id) + "/lock" }
 
 // load reads a container and makes its state true: a record that says running
 // without a living monitor is what kill -9 or a power loss left, and its story
@@ -29,7 +25,7 @@ func (e *Engine) load(id string) (*Container, error) {
 	if err := state.ReadState(dir, &c.State); err != nil && !errors.Is(err, errs.NotFound) {
 		return nil, err
 	}
-	if live(c.State.Status) && !state.Held(e.lockPath(id)) {
+	if live(c.State.Status) && !monitor.Alive(e.env, id) {
 		if err := e.finish(c); err != nil {
 			return nil, err
 		}
@@ -46,10 +42,7 @@ func live(s container.Status) bool {
 // it is killed, its cgroups removed, and the record says so. Its processes got
 // SIGKILL when the monitor died, so the exit code is 137.
 func (e *Engine) finish(c *Container) error {
-	if err := os.MkdirAll(e.env.RunContainer(c.ID), 0o700); err != nil {
-		return err
-	}
-	lock, err := state.TryLock(e.lockPath(c.ID))
+	lock, err := monitor.Lock(e.env, c.ID)
 	if errors.Is(err, errs.Conflict) {
 		return nil // somebody else is at it
 	}

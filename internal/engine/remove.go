@@ -8,6 +8,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/monitor"
 	"github.com/isle-engine/isle/internal/state"
 	"github.com/isle-engine/isle/internal/storage"
 )
@@ -46,10 +47,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	if _, err := os.Stat(c.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil // --rm did it when it died
 	}
-	if err := os.MkdirAll(e.env.RunContainer(id), 0o700); err != nil {
-		return err
-	}
-	lock, err := state.TryLock(e.lockPath(id))
+	lock, err := monitor.Lock(e.env, id)
 	if err != nil {
 		if errors.Is(err, errs.Conflict) {
 			return errs.New(errs.Conflict, "removal of container %s is already in progress", ref)

@@ -34,8 +34,8 @@
 //
 // # Invariants
 //
-// A monitor that was told to start a container holds RUN/c/ID16/lock from then
-// until the container's final state is on disk. While it is held, nobody else
+// A monitor that was told to start a container holds its lock (a byte of
+// RUN/locks) from then until the container's final state is on disk. While it is held, nobody else
 // writes state.json. A record that says running with the lock free is a lie left
 // by kill -9 of the monitor, and the container it speaks of is dead.
 //

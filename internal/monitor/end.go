@@ -45,7 +45,11 @@ func (m *monitor) reap() {
 	}
 	m.timers[timerStop], m.timers[timerShrink] = time.Time{}, time.Time{}
 	m.noteOOM()
-	_ = m.proc.group.Kill() // what was not in the pid namespace; Delete reports what stays
+	if pid := m.rec.Config.PID; pid != "" && pid != "private" {
+		// Its init was not the init of a pid namespace, whose death is the death
+		// of all in it. Delete reports what stays.
+		_ = m.proc.group.Kill()
+	}
 	_ = m.proc.pidfd.Close()
 	ran := time.Since(m.proc.started)
 	g := m.proc.group
@@ -131,18 +135,15 @@ func (m *monitor) end() {
 	if m.st.Error == "" {
 		m.st.Error = m.logErr
 	}
-	if m.listener >= 0 {
-		_ = unix.Close(m.listener) // whoever is in its queue looks at the record
-		m.listener = -1
-	}
 	var grave string
+	announced := m.listener >= 0
+	m.removeSocket()
 	if m.rec.Config.AutoRemove {
-		grave, _ = Bury(m.env, &m.rec, true) // what stays is swept by the next removal
+		grave, _ = bury(m.env, &m.rec, true, announced) // what stays is swept by the next removal
 	} else {
 		// The next look at the record finds the lock free and says the same,
 		// if this cannot be written.
 		_ = m.save(true)
-		_ = unix.Unlink(sockPath(m.env, m.id)) // a leftover refuses connections
 	}
 	if m.lock != nil {
 		_ = m.lock.Close() // everything is written
@@ -165,11 +166,25 @@ func (m *monitor) end() {
 	}
 }
 
+// removeSocket removes what announce made. A leftover would refuse connections.
+func (m *monitor) removeSocket() {
+	if m.listener >= 0 {
+		_ = unix.Close(m.listener) // whoever is in its queue looks at the record
+		m.listener = -1
+		_ = unix.Unlink(sockPath(m.env, m.id))
+		_ = unix.Rmdir(m.env.RunContainer(m.id))
+	}
+}
+
 // Bury takes a container away: its directory moves out of the way in one step
 // (the moment at which it is gone), its name is free, its runtime directory is
 // removed, and with volumes so are the volumes that were made for it alone. The
 // caller holds its lock, or there is none, and removes the tree grave.
 func Bury(env config.Env, rec *container.Record, volumes bool) (grave string, err error) {
+	return bury(env, rec, volumes, true)
+}
+
+func bury(env config.Env, rec *container.Record, volumes, run bool) (grave string, err error) {
 	grave = filepath.Join(env.Tmp(), "rm-"+rec.ID)
 	if err := os.Rename(env.Container(rec.ID), grave); err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
@@ -183,7 +198,10 @@ func Bury(env config.Env, rec *container.Record, volumes bool) (grave string, er
 	if volumes {
 		err = errors.Join(err, removeAnonymous(env, rec))
 	}
-	return grave, errors.Join(err, storage.RemoveTree(env.RunContainer(rec.ID)))
+	if run {
+		err = errors.Join(err, storage.RemoveTree(env.RunContainer(rec.ID)))
+	}
+	return grave, err
 }
 
 // removeAnonymous removes the volumes that nobody named and nobody else uses.

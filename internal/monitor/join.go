@@ -23,7 +23,7 @@ func (b *launcher) join(in *spec.Input) (peerDir string, err error) {
 		if err := state.ReadState(dir, &st); err != nil && errs.KindOf(err) != errs.NotFound {
 			return "", err
 		}
-		live := st.Pid != 0 && state.Held(lockPath(m.env, id))
+		live := st.Pid != 0 && Alive(m.env, id)
 		if start, err := StartTime(st.Pid); !live || err != nil || start != st.PidStart {
 			return "", errs.New(errs.Conflict, "cannot join %s of a non running container: %s", key, id)
 		}
@@ -92,7 +92,7 @@ func (m *monitor) usedIDs() (uids, gids []specs.LinuxIDMapping, err error) {
 		return nil, nil, err
 	}
 	for _, id := range ids {
-		if id == m.id || !state.Held(lockPath(m.env, id)) {
+		if id == m.id || !Alive(m.env, id) {
 			continue
 		}
 		var st container.State

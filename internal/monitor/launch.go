@@ -21,15 +21,11 @@ import (
 	"github.com/isle-engine/isle/internal/storage"
 )
 
-// begin takes the container over, starts it for the first time, and opens the
-// control socket. After an error nothing of the start is left but the record of
-// the failure, and the lock is free.
+// begin takes the container over and starts it for the first time. After an error
+// nothing of the start is left but the record of the failure, and the lock is
+// free.
 func (m *monitor) begin(first *peer) (warnings []string, Err error) {
-	run := m.env.RunContainer(m.id)
-	if err := unix.Mkdir(run, 0o700); err != nil && err != unix.EEXIST {
-		return nil, errs.WithExit(&os.PathError{Op: "mkdir", Path: run, Err: err}, errs.ExitEngine)
-	}
-	lock, err := state.TryLock(lockPath(m.env, m.id))
+	lock, err := Lock(m.env, m.id)
 	if err != nil {
 		if errs.KindOf(err) == errs.Conflict {
 			err = errs.New(errs.Conflict, "container %s: is running already, or being removed", m.id)
@@ -51,12 +47,42 @@ func (m *monitor) begin(first *peer) (warnings []string, Err error) {
 	if warnings, err = m.launch(first); err != nil {
 		return nil, err
 	}
-	if m.listener, err = listen(sockPath(m.env, m.id)); err != nil {
+	if first.attached {
+		return warnings, nil
+	}
+	// A client that does not stay is told when others can see the container, and
+	// when it is sure to be in the records.
+	if err := m.announce(); err != nil {
 		m.kill()
 		m.discard()
 		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
 	return warnings, nil
+}
+
+// announce makes it known that the container runs: its state and its socket.
+func (m *monitor) announce() error {
+	if err := m.save(m.durable()); err != nil {
+		return err
+	}
+	var err error
+	m.listener, err = listen(sockPath(m.env, m.id))
+	return err
+}
+
+// announceLate is announce for a container whose client stays and need not wait
+// for it. A container that has ended by now is not announced at all: only its
+// end is of interest, and the files would cost more than its start.
+func (m *monitor) announceLate() {
+	gone, err := unix.Poll([]unix.PollFd{{Fd: int32(raw(m.proc.pidfd)), Events: unix.POLLIN}}, 0)
+	if err == nil && gone > 0 {
+		return
+	}
+	if err := m.announce(); err != nil {
+		// Without a record it cannot be seen or stopped by anybody else.
+		m.st.Error = err.Error()
+		m.kill()
+	}
 }
 
 // refuse records why a start failed, as Docker does: the container stays
@@ -77,8 +103,8 @@ func (m *monitor) refuse(err error) {
 		}
 		_ = state.WriteState(m.dir, &st, false) // the client is told as well
 	}
-	_ = unix.Unlink(sockPath(m.env, m.id)) // there may be none
-	_ = m.lock.Close()                     // nothing was written to it
+	m.removeSocket()
+	_ = m.lock.Close() // nothing was written to it
 	m.lock = nil
 }
 
@@ -95,8 +121,7 @@ func (m *monitor) openLog() error {
 	return err
 }
 
-// launch makes the container's process and records that it runs. After an
-// error nothing of it is left.
+// launch makes the container's process. After an error nothing of it is left.
 func (m *monitor) launch(first *peer) (warnings []string, Err error) {
 	b := &launcher{m: m}
 	defer b.close()
@@ -125,11 +150,6 @@ func (m *monitor) launch(first *peer) (warnings []string, Err error) {
 		Status: container.Running, Pid: proc.Pid, PidStart: proc.StartTime, MonitorPid: os.Getpid(),
 		StartedAt: now(), FinishedAt: old.FinishedAt, RestartCount: old.RestartCount,
 		Cgroup: container.Cgroup(b.group.Paths()), Network: &container.Network{Mode: networkMode(&m.rec.Config)},
-	}
-	if err := m.save(m.durable()); err != nil {
-		m.kill()
-		m.discard()
-		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
 	return b.warnings, nil
 }
@@ -262,7 +282,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	prog, err := runtime.Compile(sp, runtime.Options{
 		Rootfs:    b.rootfs,
 		Stdio:     runtime.Stdio{In: b.streams.files[0], Out: b.streams.files[1], Err: b.streams.files[2]},
-		Cgroup:    b.group,
+		Cgroup:    birthplace{b.group},
 		CgroupV1:  hierarchies(b.group.Paths().V1),
 		Init:      b.init,
 		Pdeathsig: true,
@@ -280,6 +300,19 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		b.warnings = append(b.warnings, w.Error())
 	}
 	return proc, nil
+}
+
+// birthplace is the cgroup that a container is born into. Where that is all of it
+// (clone3 has put the process there), nothing is left to be done afterwards:
+// writing cgroup.procs would take 10 to 20 ms even if it changes nothing, because
+// it waits for an RCU grace period.
+type birthplace struct{ *cgroup.Group }
+
+func (b birthplace) Attach(pid int) error {
+	if b.File() != nil && len(b.Paths().V1) == 0 {
+		return nil
+	}
+	return b.Group.Attach(pid)
 }
 
 // mountRoot stacks the image's layers and the container's own.

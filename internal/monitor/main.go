@@ -66,6 +66,9 @@ func Main(args []string) int {
 	}
 	m.peers = append(m.peers, first)
 	first.answer(encodeStarted(m.proc.pid, warnings))
+	if first.attached {
+		m.announceLate()
+	}
 	debug.SetGCPercent(100)
 	m.listenForTerm()
 	m.set(timerShrink, shrinkAfter)

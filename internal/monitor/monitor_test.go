@@ -37,7 +37,7 @@ func TestExitCodesAndSignals(t *testing.T) {
 			if st.Status != container.Exited || st.ExitCode != c.code || st.Pid != 0 || st.FinishedAt.Before(st.StartedAt) {
 				t.Errorf("%s: state %+v", c.script, st)
 			}
-			if state.Held(lockPath(r.env, id)) {
+			if Alive(r.env, id) {
 				t.Errorf("%s: the lock is held after the exit was told", c.script)
 			}
 		}
@@ -76,7 +76,7 @@ func TestStartErrors(t *testing.T) {
 			if st.Status != container.Created || st.ExitCode != c.code || st.Error == "" {
 				t.Errorf("%+v: state %+v", c.cfg, st)
 			}
-			if state.Held(lockPath(r.env, id)) {
+			if Alive(r.env, id) {
 				t.Errorf("%+v: the lock is held after the failure was told", c.cfg)
 			}
 			_ = conn.Close()

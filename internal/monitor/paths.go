@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -13,7 +14,25 @@ import (
 )
 
 func sockPath(env config.Env, id string) string { return env.RunContainer(id) + "/sock" }
-func lockPath(env config.Env, id string) string { return env.RunContainer(id) + "/lock" }
+
+// locks is the file in which every container has its byte (state.LockObject).
+func locks(env config.Env) string { return env.Run + "/locks" }
+
+// Alive reports whether a container has a living monitor, or somebody else who
+// has locked it.
+func Alive(env config.Env, id string) bool { return state.ObjectHeld(locks(env), id) }
+
+// Lock locks a container that has no monitor, so that none can start. It does
+// not wait; the error is Conflict when the container is locked.
+func Lock(env config.Env, id string) (*state.Lock, error) {
+	l, err := state.LockObject(locks(env), id, state.NoWait)
+	if errors.Is(err, unix.ENOENT) { // the first time after a boot
+		if err = env.MakeDirs(); err == nil {
+			l, err = state.LockObject(locks(env), id, state.NoWait)
+		}
+	}
+	return l, err
+}
 
 // maxSun is the room for a path in sockaddr_un (unix(7)).
 const maxSun = 107

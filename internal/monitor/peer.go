@@ -3,6 +3,8 @@ package monitor
 import (
 	"encoding/binary"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -208,8 +210,11 @@ func encodeExit(e Exit) []byte {
 	return append([]byte{msgExit}, b...)
 }
 
-// listen makes the control socket.
+// listen makes the control socket and its directory.
 func listen(path string) (int, error) {
+	if err := unix.Mkdir(filepath.Dir(path), 0o700); err != nil && err != unix.EEXIST {
+		return -1, &os.PathError{Op: "mkdir", Path: filepath.Dir(path), Err: err}
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err

@@ -43,7 +43,14 @@ func (m *monitor) restarts() bool {
 func (m *monitor) restart() {
 	m.st.RestartCount++
 	m.st.OOMKilled, m.st.OOM, m.st.Error = false, nil, ""
-	if _, err := m.launch(nil); err != nil {
+	_, err := m.launch(nil)
+	if err == nil {
+		if err = m.save(m.durable()); err != nil {
+			m.kill()
+			m.discard()
+		}
+	}
+	if err != nil {
 		m.st.Error = err.Error()
 		m.st.ExitCode = errs.ExitEngine
 		if errs.HasExit(err) {

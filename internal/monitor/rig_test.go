@@ -388,7 +388,7 @@ func (r *rig) tryState(id string) (container.State, error) {
 	return st, err
 }
 
-func stateHeld(r *rig, id string) bool { return state.Held(lockPath(r.env, id)) }
+func stateHeld(r *rig, id string) bool { return Alive(r.env, id) }
 
 // runAgain changes a container's command to true and starts it.
 func (r *rig) runAgain(id string) Exit {

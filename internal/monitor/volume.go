@@ -123,12 +123,16 @@ func openTreeIn(root int, unsafePath string) (*os.File, error) {
 // openShm returns a detached mount of a running container's /dev/shm; nil when it
 // has none. The container's root could have put anything there.
 func openShm(pid int) (*os.File, error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("open root of container", err)
-	}
-	defer unix.Close(root) //nolint:errcheck // a path
-	f, err := openTreeIn(root, "dev/shm")
+	var f *os.File
+	err := insideMounts(pid, func() error {
+		root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("open root of container", err)
+		}
+		defer unix.Close(root) //nolint:errcheck // a path
+		f, err = openTreeIn(root, "dev/shm")
+		return err
+	})
 	if errs.KindOf(err) == errs.NotFound {
 		return nil, nil //nolint:nilnil // none is an answer
 	}

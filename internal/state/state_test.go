@@ -258,6 +258,40 @@ func TestLockExcludesAndHeldDisturbsNobody(t *testing.T) {
 	_ = b.Close()
 }
 
+func TestObjectLocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "locks")
+	if ObjectHeld(path, NewID()) {
+		t.Error("held in a missing file")
+	}
+	locks := map[string]*Lock{}
+	for range 300 {
+		id := NewID()
+		l, err := LockObject(path, id, NoWait)
+		if err != nil {
+			t.Fatal(err)
+		}
+		locks[id] = l
+	}
+	for id, l := range locks {
+		if !ObjectHeld(path, id) {
+			t.Fatalf("%s is not held", id)
+		}
+		if _, err := LockObject(path, id, NoWait); errs.KindOf(err) != errs.Conflict {
+			t.Fatalf("second lock of %s: %v", id, err)
+		}
+		if other := NewID(); ObjectHeld(path, other) {
+			t.Fatalf("%s is held", other)
+		}
+		_ = l.Close()
+		if ObjectHeld(path, id) {
+			t.Fatalf("%s is held after Close", id)
+		}
+	}
+	if a, b := place("0123456789abcdef"), place("0123456789abcde0"); a != b || a != 0x0123456789abcde {
+		t.Errorf("%x, %x", a, b)
+	}
+}
+
 func TestLockGoesWithItsHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	c := role(t, "lock", path)
