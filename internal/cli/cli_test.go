@@ -29,6 +29,7 @@ func TestCommands(t *testing.T) {
 			{"run alpine cat", 0, "", ""},
 			{"run alpine nosuch", 127, "", "isle: exec \"nosuch\": executable file not found in $PATH\n"},
 			{"run --name hog alpine oom", 137, "", "isle: container \"hog\": out of memory: killed at its limit of 64 MiB (peak 64 MiB); use --memory to raise it\n"},
+			{"run alpine oom", 137, "", "~isle: container \"000000000000\": out of memory: killed at its limit of 64 MiB"},
 			{"run alpine detach", 0, "", "read escape sequence\n"},
 			{"run -it alpine sh", 1, "", "isle: the input device is not a TTY\n"},
 			{"run --kernel-memory 5m alpine echo x", 0, "x\n", "WARNING: kernel memory limits are gone\n"},

@@ -295,8 +295,11 @@ func cmdLoad(c *call) func() error {
 			}
 			fmt.Fprintln(c.stdout(), what+visible(n))
 		}
-		if err != nil || o.platform == "" {
-			return err
+		if err != nil {
+			return fromFile(o.input, err)
+		}
+		if o.platform == "" {
+			return nil
 		}
 		for _, n := range names {
 			img, err := eng.InspectImage(c.ctx, n)
@@ -344,9 +347,17 @@ func cmdImport(c *call) func() error {
 		}
 		id, err := eng.Import(c.ctx, f, ref, o.changes, o.message, o.platform)
 		if err != nil {
-			return err
+			return fromFile(src, err)
 		}
 		_, err = fmt.Fprintln(c.stdout(), id)
 		return err
 	}
+}
+
+// fromFile says which archive err is about; the engine has seen a file without a name.
+func fromFile(name string, err error) error {
+	if name == "" || name == "-" || strings.Contains(err.Error(), name) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }

@@ -39,25 +39,23 @@ func cmdRun(c *call) func() error {
 }
 
 // startNew makes and starts the container. Without io it prints the id.
-func (c *call) startNew(cfg *container.Config, o *containerFlags, io *engine.IO) (engine.Session, error) {
+func (c *call) startNew(cfg *container.Config, o *containerFlags, io *engine.IO) (id string, s engine.Session, err error) {
 	eng, err := c.engine()
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	ctx := c.ctx
 	create := engine.CreateOptions{Pull: o.pull, Progress: c.err, Quiet: o.quiet}
-	var id string
 	var warnings []string
-	var s engine.Session
 	if cfg.CidFile == "" {
 		id, warnings, s, err = eng.Run(ctx, cfg, create, io)
 	} else {
 		// Whoever reads the file expects it before the command runs.
 		if err := checkCIDFile(cfg.CidFile); err != nil {
-			return nil, err
+			return "", nil, err
 		}
 		if id, warnings, err = eng.Create(ctx, cfg, create); err != nil {
-			return nil, err
+			return "", nil, err
 		}
 		if err = writeCIDFile(cfg.CidFile, id); err == nil {
 			s, err = eng.Start(ctx, id, io)
@@ -68,12 +66,12 @@ func (c *call) startNew(cfg *container.Config, o *containerFlags, io *engine.IO)
 	}
 	c.warn(warnings)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	if io == nil {
 		_, err = fmt.Fprintln(c.stdout(), id)
 	}
-	return s, err
+	return id, s, err
 }
 
 func ignoreNotFound(err error) error {

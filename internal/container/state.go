@@ -71,10 +71,39 @@ type HealthProbe struct {
 	Output   string    `json:"output"`
 }
 
-// Network is what the network subsystem gave the container; empty for now
-// beside the mode.
+// Network is what the network subsystem gave the container.
 type Network struct {
-	Mode string `json:"mode"`
+	Mode      string        `json:"mode"` // "bridge", "none", "host", "container:ID", "ns:PATH" or the first network's name
+	Endpoints []NetEndpoint `json:"endpoints,omitempty"`
+	Ports     []Published   `json:"ports,omitempty"`
+	Uplink    bool          `json:"uplink,omitempty"` // rootless: traffic leaves by the user's uplink process
+}
+
+// NetEndpoint is the container's place in one network.
+type NetEndpoint struct {
+	Network    string   `json:"network"`   // name
+	NetworkID  string   `json:"networkID"` // of the network
+	ID         string   `json:"id"`        // of the endpoint
+	Interface  string   `json:"interface"` // inside: eth0
+	HostDevice string   `json:"hostDevice,omitempty"`
+	MAC        string   `json:"mac,omitempty"`
+	IP         string   `json:"ip,omitempty"`
+	Bits       int      `json:"bits,omitempty"`
+	Gateway    string   `json:"gateway,omitempty"`
+	IP6        string   `json:"ip6,omitempty"`
+	Bits6      int      `json:"bits6,omitempty"`
+	Gateway6   string   `json:"gateway6,omitempty"`
+	Aliases    []string `json:"aliases,omitempty"`
+	Priority   int      `json:"priority,omitempty"` // of its gateway
+}
+
+// Published is one port of the host that leads into the container.
+type Published struct {
+	HostIP   string `json:"hostIP"` // 0.0.0.0, ::, or one address
+	HostPort uint16 `json:"hostPort"`
+	Port     uint16 `json:"port"`
+	Proto    string `json:"proto"`
+	To       string `json:"to"` // the container's address that it leads to
 }
 
 // Record is the part of a container that is fixed at create: the request, and

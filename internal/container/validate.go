@@ -123,7 +123,7 @@ func checkCPU(c *Config) error {
 	r := &c.Resources
 	switch {
 	case r.NanoCPUs < 0 || r.NanoCPUs > 0 && r.NanoCPUs < 1e7:
-		return errs.New(errs.Invalid, "range of CPUs is from 0.01 up")
+		return errs.New(errs.Invalid, "range of CPUs is from 0.01 to as many as there are")
 	case r.NanoCPUs > 0 && r.CPUPeriod != 0:
 		return errs.New(errs.Invalid, "conflicting options: nano CPUs and CPU period cannot both be set")
 	case r.NanoCPUs > 0 && r.CPUQuota != 0:
