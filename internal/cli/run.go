@@ -29,7 +29,7 @@ func cmdRun(c *call) func() error {
 			f.stdin = io.Stdin != nil
 			io.Starting = func() { f.signals = catch(o.sigProxy, cfg.TTY) }
 		}
-		s, err := c.startNew(cfg, &o, io)
+		id, s, err := c.startNew(cfg, &o, io)
 		if err != nil || io == nil {
 			return err
 		}
