@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/isle-engine/isle/internal/builtin"
 	"github.com/isle-engine/isle/internal/pull"
 )
 
@@ -16,7 +17,7 @@ func main() {
 	}
 	switch role {
 	case "pull":
-		os.Exit(pull.Main(os.Args[2:]))
+		os.Exit(pull.Main(os.Args[2:], pull.Builtin{Name: builtin.Name, Archive: builtin.Archive}))
 	case "load":
 		os.Exit(pull.LoadMain(os.Args[2:]))
 	case "import":

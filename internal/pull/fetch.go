@@ -108,7 +108,7 @@ func (j *job) run(ctx context.Context, g *errgroup.Group) error {
 		}
 		g.Go(func() error {
 			defer blob.Close() //nolint:errcheck // read only; nothing to lose
-			return j.unpack(ctx, blob)
+			return j.unpack(ctx, j.extracting(blob, blob.Size))
 		})
 		return nil
 	}
@@ -131,7 +131,11 @@ func (j *job) run(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	follow := &follower{g: grow, f: file, read: func(int64) {}}
+	follow := &follower{g: grow, f: file, read: func(n int64) {
+		if grow.ended() {
+			j.line.bar("Extracting", n, j.Size)
+		}
+	}}
 	g.Go(func() error {
 		defer file.Close() //nolint:errcheck // read only; nothing to lose
 		switch err := j.unpack(ctx, follow); {
@@ -158,6 +162,17 @@ func (j *job) run(ctx context.Context, g *errgroup.Group) error {
 	return err
 }
 
+// extracting shows how much was read of a blob that was there.
+func (j *job) extracting(r io.Reader, size int64) io.Reader {
+	var n int64
+	return readFunc(func(p []byte) (int, error) {
+		k, err := r.Read(p)
+		n += int64(k)
+		j.line.bar("Extracting", n, size)
+		return k, err
+	})
+}
+
 // keepFrom is how much must have been fetched to be worth keeping when the
 // registry broke off.
 const keepFrom = 16 << 20
@@ -168,7 +183,11 @@ func (f *fetcher) worthKeeping(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return errs.KindOf(err) == errs.Unavailable && f.fetched.Load() >= keepFrom
+	from := f.p.keep
+	if from == 0 {
+		from = keepFrom
+	}
+	return errs.KindOf(err) == errs.Unavailable && f.fetched.Load() >= from
 }
 
 // download writes the whole blob: what was left of it, then the rest.

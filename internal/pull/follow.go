@@ -59,6 +59,13 @@ func (g *growing) failed() bool {
 	return g.err != nil
 }
 
+// ended reports whether all of the blob is there.
+func (g *growing) ended() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.end
+}
+
 // wait returns err when the blob has come whole and verified, and nil when it
 // has not: then that is what went wrong.
 func (g *growing) wait(err error) error {

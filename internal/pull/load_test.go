@@ -78,6 +78,7 @@ func gunzip(t *testing.T, data []byte) []byte {
 }
 
 func TestLoad(t *testing.T) {
+	t.Parallel()
 	m := testImage(t, false)
 	both := append(layout(t, m, "3.20"), [2]string{"manifest.json", `[{"Config":"blobs/sha256/` + m.ID[7:] + `","RepoTags":["alpine:3.20"],"Layers":["blobs/sha256/` + m.Layers[0][7:] + `","blobs/sha256/` + m.Layers[1][7:] + `","blobs/sha256/` + m.Layers[2][7:] + `"]}]`})
 	for _, c := range []struct {
@@ -123,6 +124,7 @@ func TestLoad(t *testing.T) {
 }
 
 func TestLoadRefuses(t *testing.T) {
+	t.Parallel()
 	m := testImage(t, false)
 	good := saved(t, m, "x:1")
 	change := func(f func(files [][2]string) [][2]string) []byte {
@@ -165,7 +167,7 @@ func TestLoadRefuses(t *testing.T) {
 				}
 			}
 			return f
-		}), errs.Invalid, "must be lowercase"},
+		}), errs.Corrupt, "must be lowercase"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPuller(t, nil)
@@ -179,6 +181,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestLoadWhatOthersSave(t *testing.T) {
+	t.Parallel()
 	skopeo, err := testenv.LookTool("skopeo")
 	if err != nil {
 		t.Log("without skopeo: only what this test suite writes itself is loaded")
@@ -216,6 +219,7 @@ func TestLoadWhatOthersSave(t *testing.T) {
 }
 
 func TestImport(t *testing.T) {
+	t.Parallel()
 	rootfs := registrytest.Tar(t, [2]string{"bin/", ""}, [2]string{"bin/sh", "#!"})
 	for kind, data := range map[string][]byte{"plain": rootfs, "gzip": registrytest.Gzip(t, rootfs), "zstd": registrytest.Zstd(t, rootfs)} {
 		t.Run(kind, func(t *testing.T) {

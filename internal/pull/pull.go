@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/image"
+	"github.com/isle-engine/isle/internal/image/archive"
 	"github.com/isle-engine/isle/internal/image/registry"
 	"github.com/isle-engine/isle/internal/storage"
 )
@@ -37,6 +39,16 @@ type Puller struct {
 	Images *image.Store
 	Layers *storage.Store
 	Client *registry.Client
+	// Builtin is the image that is had without a registry.
+	Builtin Builtin
+
+	keep int64 // for tests; 0: keepFrom
+}
+
+// Builtin is an image that comes with the program.
+type Builtin struct {
+	Name    string                 // normalized
+	Archive func() ([]byte, error) // as Load reads it
 }
 
 // Pull fetches what ref names, all its tags if AllTags is set; the last result
@@ -83,6 +95,9 @@ func (p *Puller) one(ctx context.Context, name image.Name, platform image.Platfo
 	show := newDisplay(o.Out, how)
 	defer show.flush()
 
+	if name.String() == p.Builtin.Name {
+		return p.builtin(ctx, name, platform, show)
+	}
 	lease, err := p.Images.Lease()
 	if err != nil {
 		return Result{}, err
@@ -176,12 +191,40 @@ func (p *Puller) one(ctx context.Context, name image.Name, platform image.Platfo
 		return Result{}, err
 	}
 	show.flush()
+	_, _ = p.Layers.Sweep() // what killed pulls have left; it comes again
 	status := "Downloaded newer image"
 	if !added {
 		status = "Image is up to date"
 	}
 	show.printf("Digest: %s\nStatus: %s for %s", remote.Digest, status, name.Familiar())
 	return Result{Name: name.String(), Digest: remote.Digest, ID: stored.ID, New: added}, nil
+}
+
+// builtin puts the image that comes with the program into the store. No
+// registry has a say in what its name means.
+func (p *Puller) builtin(ctx context.Context, name image.Name, platform image.Platform, show *display) (Result, error) {
+	data, err := p.Builtin.Archive()
+	if err != nil {
+		return Result{}, err
+	}
+	was := ""
+	if img, err := p.Images.Resolve(name.String()); err == nil {
+		was = img.ID
+	}
+	l := &archive.Loader{Images: p.Images, Layers: p.Layers}
+	loaded, err := l.Load(ctx, bytes.NewReader(data), platform)
+	if err != nil {
+		return Result{}, err
+	}
+	img, err := p.Images.Inspect(name.String())
+	if err != nil {
+		return Result{}, err
+	}
+	if len(loaded) != 1 || loaded[0].ID != img.ID {
+		return Result{}, errs.New(errs.Corrupt, "built-in image %s: its archive does not hold it", name.Familiar())
+	}
+	show.printf("%s: Built-in image %s", name.Tag, name.Repository())
+	return Result{Name: name.String(), Digest: img.Manifest, ID: img.ID, New: was != img.ID}, nil
 }
 
 // warnings is where the user is told what is not an error.

@@ -144,8 +144,10 @@ func dataDir(p *Puller) string {
 }
 
 func TestPull(t *testing.T) {
+	t.Parallel()
 	for _, zstd := range []bool{false, true} {
 		t.Run(fmt.Sprintf("zstd=%v", zstd), func(t *testing.T) {
+			t.Parallel()
 			s := registrytest.Start(t)
 			p := newPuller(t, nil)
 			m := testImage(t, zstd)
@@ -192,6 +194,7 @@ func TestPull(t *testing.T) {
 }
 
 func TestPullDownloadsNothingThatIsThere(t *testing.T) {
+	t.Parallel()
 	s := registrytest.Start(t)
 	p := newPuller(t, nil)
 	m := testImage(t, false)
@@ -215,6 +218,7 @@ func TestPullDownloadsNothingThatIsThere(t *testing.T) {
 }
 
 func TestPullByPlatform(t *testing.T) {
+	t.Parallel()
 	s := registrytest.Start(t)
 	p := newPuller(t, nil)
 	var list []*registrytest.Made
@@ -292,6 +296,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 }
 
 func TestPullGoesOnWhereItBroke(t *testing.T) {
+	t.Parallel()
 	s := registrytest.Start(t)
 	m := testImage(t, false)
 	s.Push(t, "app", "v1", m)
@@ -324,6 +329,7 @@ func TestPullGoesOnWhereItBroke(t *testing.T) {
 }
 
 func TestPullFaults(t *testing.T) {
+	t.Parallel()
 	s := registrytest.Start(t)
 	m := testImage(t, false)
 	s.Push(t, "app", "v1", m)
@@ -422,6 +428,7 @@ func TestPullFaults(t *testing.T) {
 }
 
 func TestPullUnreachable(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -437,8 +444,9 @@ func TestPullUnreachable(t *testing.T) {
 }
 
 func TestPullTruncatedLayerLeavesTheRestToTheNextPull(t *testing.T) {
+	t.Parallel()
 	s := registrytest.Start(t)
-	m := registrytest.Make(t, registrytest.Image{Layers: [][]byte{registrytest.Tar(t, [2]string{"big", filler(40<<20, 3)})}})
+	m := registrytest.Make(t, registrytest.Image{Layers: [][]byte{registrytest.Tar(t, [2]string{"big", filler(4<<20, 3)})}})
 	s.Push(t, "app", "v1", m)
 	broken := true
 	var mu sync.Mutex
@@ -454,12 +462,13 @@ func TestPullTruncatedLayerLeavesTheRestToTheNextPull(t *testing.T) {
 			r.Header.Del("Range")
 			mu.Unlock()
 			defer mu.Lock()
-			cut(w, r, next, 17<<20)
+			cut(w, r, next, 1<<20)
 			return true
 		}
 		return false
 	})
 	p := newPuller(t, nil)
+	p.keep = 1 << 20
 	if _, err := p.Pull(t.Context(), Options{Ref: addr + "/app:v1"}); !errors.Is(err, errs.Unavailable) {
 		t.Fatal(err)
 	}
@@ -471,13 +480,14 @@ func TestPullTruncatedLayerLeavesTheRestToTheNextPull(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if last != fmt.Sprintf("bytes=%d-", 17<<20) {
+	if last != fmt.Sprintf("bytes=%d-", 1<<20) {
 		t.Errorf("asked for %q", last)
 	}
 	checkStored(t, p, addr+"/app:v1", m)
 }
 
 func TestPullFromMirror(t *testing.T) {
+	t.Parallel()
 	testenv.Need(t, testenv.Registry)
 	s := registrytest.Start(t)
 	m := testImage(t, false)
@@ -499,6 +509,7 @@ func TestPullFromMirror(t *testing.T) {
 }
 
 func TestTwoPullsAtOnce(t *testing.T) {
+	t.Parallel()
 	s := registrytest.Start(t)
 	m := testImage(t, false)
 	s.Push(t, "app", "v1", m)
@@ -526,6 +537,7 @@ func TestTwoPullsAtOnce(t *testing.T) {
 }
 
 func TestAllTags(t *testing.T) {
+	t.Parallel()
 	s := registrytest.Start(t)
 	for _, tag := range []string{"a", "b"} {
 		s.Push(t, "app", tag, registrytest.Make(t, registrytest.Image{Layers: [][]byte{registrytest.Tar(t, [2]string{tag, tag})}}))
@@ -539,6 +551,24 @@ func TestAllTags(t *testing.T) {
 	}
 	if _, err := p.Pull(t.Context(), Options{Ref: s.Addr + "/app:a", AllTags: true}); !errors.Is(err, errs.Invalid) {
 		t.Error(err)
+	}
+}
+
+func TestBuiltinImageNeedsNoRegistry(t *testing.T) {
+	t.Parallel()
+	m := testImage(t, false)
+	p := newPuller(t, map[string]string{".config/isle/registries.conf": "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n"})
+	p.Builtin = Builtin{Name: "docker.io/isle/base:latest", Archive: func() ([]byte, error) {
+		return registrytest.Tar(t, layout(t, m, "docker.io/isle/base:latest")...), nil
+	}}
+	for _, isNew := range []bool{true, false} {
+		res, err := p.Pull(t.Context(), Options{Ref: "isle/base"})
+		if err != nil || res.ID != m.ID || res.New != isNew {
+			t.Errorf("%+v %v", res, err)
+		}
+	}
+	if _, err := p.Pull(t.Context(), Options{Ref: "isle/base:other"}); !errors.Is(err, errs.Denied) {
+		t.Errorf("another tag: %v", err)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // Main is the role `isled pull [options] REF`.
-func Main(args []string) int {
+func Main(args []string, builtin Builtin) int {
 	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		var o Options
 		fs.StringVar(&o.Platform, "platform", "", "os/arch[/variant] of the image")
@@ -34,7 +34,7 @@ func Main(args []string) int {
 			if fs.NArg() != 1 {
 				return nil, errs.New(errs.Invalid, "pull: wants one image reference, got %d", fs.NArg())
 			}
-			o.Ref, o.Out = fs.Arg(0), os.Stderr
+			o.Ref, o.Out, p.Builtin = fs.Arg(0), os.Stderr, builtin
 			return p.Pull(ctx, o)
 		}
 	})
