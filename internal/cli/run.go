@@ -33,7 +33,7 @@ func cmdRun(c *call) func() error {
 		if err != nil || io == nil {
 			return err
 		}
-		f.name = cfg.Name
+		f.name = or(cfg.Name, shortID(id))
 		return c.follow(s, f)
 	}
 }

@@ -131,6 +131,9 @@ func TestTerminalSession(t *testing.T) {
 		t.Errorf("sizes %v", h.s.sizes)
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.Signal(40)} {
+		if sig == 40 {
+			time.Sleep(200 * time.Millisecond) // the rarer signals are caught a moment later
+		}
 		send(sig)
 		h.s.until(t, sig.String(), func() bool { return len(h.s.got) > 0 && h.s.got[len(h.s.got)-1] == sig })
 	}
