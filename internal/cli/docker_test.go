@@ -297,7 +297,9 @@ func TestListsLikeDocker(t *testing.T) {
 	d := newDockerAPI(t)
 	dir := t.TempDir()
 	t.Setenv("TZ", "UTC")
+	local := time.Local
 	time.Local = time.UTC
+	t.Cleanup(func() { time.Local = local })
 	now := time.Now().Truncate(time.Second)
 	m := newMemory()
 	m.all = nil
