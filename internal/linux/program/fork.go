@@ -24,6 +24,7 @@ type image struct {
 	base    unsafe.Pointer // the program's memory
 	scratch uintptr        // offset of scratchSize bytes for opMkpath
 	sock    uintptr        // the child's end of the status socket
+	peer    uintptr        // the parent's, which the child was born with
 	minSock uintptr
 	first   int // the child's first op
 	nofile  uintptr
@@ -112,6 +113,9 @@ func (im *image) fork() (pid uintptr, errno syscall.Errno) {
 		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(k), uintptr(unsafe.Pointer(&zero)), 0, 8, 0, 0)
 	}
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&zero)), 0, 8, 0, 0)
+	// While the child holds the parent's end, its own end never says that the
+	// parent is gone, and the child would wait for it for ever.
+	syscall.RawSyscall6(syscall.SYS_CLOSE, im.peer, 0, 0, 0, 0, 0)
 
 	pc = im.first
 	if im.sock < im.minSock {

@@ -61,7 +61,7 @@ func (p *Program) Start() (*Child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
-	im.sock = uintptr(pair[1])
+	im.sock, im.peer = uintptr(pair[1]), uintptr(pair[0])
 	pid, err := p.cloneChild(im)
 	_ = unix.Close(pair[1])
 	if err != nil {
