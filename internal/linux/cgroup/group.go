@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"slices"
 	"strconv"
@@ -58,9 +59,12 @@ func (g *Group) warn(text string) {
 }
 
 // File returns the v2 directory, opened for CLONE_INTO_CGROUP, or nil if there
-// is none. It belongs to the Group; Close closes it.
+// is none. It belongs to the Group; Close closes it. A calling process that may
+// not put children there from where it is, as an ordinary user's exec from a
+// login session, is moved beside the group first.
 func (g *Group) File() *os.File {
 	if g.dir == nil && g.paths.V2 != "" {
+		_ = g.reach() // clone3 says EACCES if that failed
 		fd, err := retry(func() (int, error) {
 			return unix.Open(g.paths.V2, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		})
@@ -122,13 +126,22 @@ func (g *Group) JoinFiles() ([]*os.File, error) {
 	return files, nil
 }
 
-// Attach moves a process into the group: into all v1 hierarchies, and on v2 too
-// if it is not there yet. It may take some 10 ms for the v1 ones, once for all of
-// them: the lock stays cheap for a moment after it was taken.
+// Attach moves a process into the group, in every hierarchy where it is not yet.
+// It may take some 10 ms, once for all of them: the lock stays cheap for a moment
+// after it was taken. For a process that was born into the v2 group and joined
+// the others by itself it only looks.
 func (g *Group) Attach(pid int) error {
-	for _, d := range g.all() {
-		if string(d) == g.paths.V2 && bornIn(d, pid) {
-			continue // clone3(CLONE_INTO_CGROUP); to write it again would wait for the lock all the same
+	if g.Empty() {
+		return nil
+	}
+	list, err := memberships(strconv.Itoa(pid))
+	if err != nil {
+		return fmt.Errorf("cgroup: attach process %d: %w", pid, err)
+	}
+	for controller, d := range g.byController() {
+		// The name of the group is the container's id, so it tells enough.
+		if m, ok := on(list, controller); ok && dir(m.path).base() == d.base() {
+			continue
 		}
 		if err := attach(d, pid); err != nil {
 			return fmt.Errorf("cgroup: attach process %d: %w", pid, err)
@@ -137,20 +150,22 @@ func (g *Group) Attach(pid int) error {
 	return nil
 }
 
-// bornIn reports whether a process is in the v2 group d. The group is known by
-// its last name, a container's id, because the path that the kernel tells begins
-// at the reader's cgroup namespace (cgroup_namespaces(7)).
-func bornIn(d dir, pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			return strings.HasSuffix(strings.TrimSuffix(path, "\n"), string(d)[strings.LastIndexByte(string(d), '/'):])
+// byController yields one controller for each directory, "" for v2.
+func (g *Group) byController() iter.Seq2[string, dir] {
+	return func(yield func(string, dir) bool) {
+		var seen []dir
+		for controller, d := range g.paths.V1 {
+			if !slices.Contains(seen, dir(d)) {
+				seen = append(seen, dir(d))
+				if !yield(controller, dir(d)) {
+					return
+				}
+			}
+		}
+		if g.paths.V2 != "" {
+			yield("", dir(g.paths.V2))
 		}
 	}
-	return false
 }
 
 func attach(d dir, pid int) error {

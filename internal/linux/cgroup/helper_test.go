@@ -93,6 +93,16 @@ func worker(work string) {
 			_ = os.RemoveAll(dir)
 		}
 		fmt.Println("mknod", err == nil)
+	case "exec": // starts a process in the group at the given paths, as isle exec does
+		var p Paths
+		if err := json.Unmarshal([]byte(arg), &p); err != nil {
+			panic(err)
+		}
+		g := Open(p)
+		cmd := exec.Command("cat", "/proc/self/cgroup")
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(g.File().Fd())}
+		out, err := cmd.CombinedOutput()
+		fmt.Printf("%s%v\n", out, err)
 	case "create": // makes a group for a request in JSON, prints it, waits, deletes it
 		create(arg)
 	}

@@ -38,19 +38,26 @@ func dial(rootless bool) (*manager, error) {
 		}
 		return &manager{b, false}, nil
 	}
-	run := os.Getenv("XDG_RUNTIME_DIR")
-	if run == "" {
-		// Not set after su or in cron, but the directory exists with the user's manager.
-		run = fmt.Sprintf("/run/user/%d", hostUID())
-	}
-	b, err := dialBus(run+"/systemd/private", true)
-	if err != nil {
-		var berr error
-		if b, berr = dialBus(run+"/bus", false); berr != nil {
-			return nil, err
+	// The variable is not set, or is another user's, after su or in cron, but the
+	// directory exists with the user's manager.
+	var first error
+	for _, run := range [...]string{os.Getenv("XDG_RUNTIME_DIR"), fmt.Sprintf("/run/user/%d", hostUID())} {
+		if run == "" {
+			continue
 		}
+		b, err := dialBus(run+"/systemd/private", true)
+		if err != nil {
+			var berr error
+			if b, berr = dialBus(run+"/bus", false); berr != nil {
+				if first == nil {
+					first = err
+				}
+				continue
+			}
+		}
+		return &manager{b, true}, nil
 	}
-	return &manager{b, true}, nil
+	return nil, first
 }
 
 const (
@@ -197,6 +204,37 @@ func (m *maker) sharedScope(mgr *manager) (location, error) {
 func busErrorIs(err error, suffix string) bool {
 	be := (*busError)(nil)
 	return errors.As(err, &be) && strings.HasSuffix(be.name, suffix)
+}
+
+// reach makes sure that the calling process may put children into a group below
+// a unit: outside of it, an ordinary user may not, and systemd has to move the
+// process to beside the group.
+func (g *Group) reach() error {
+	unit := g.paths.Unit
+	if i := strings.Index(g.paths.V2, "/"+sharedUnit+"/"); unit == "" && i >= 0 {
+		unit = sharedUnit // by a caller that was in it already
+	}
+	if unit == "" {
+		return nil
+	}
+	h, err := Detect()
+	if err != nil {
+		return err
+	}
+	own, err := h.ownIn("")
+	if err != nil || mayJoin(own.dir, dir(g.paths.V2)) == nil {
+		return err
+	}
+	mgr, err := dial(hostUID() != 0)
+	if err != nil {
+		return err
+	}
+	defer mgr.close()
+	if err := mgr.attach(unit, "/"+callers); err != nil {
+		return scopeError(unit, err)
+	}
+	_, err = h.awaitUnit(unit)
+	return err
 }
 
 // scopeError says what systemd answered.
