@@ -211,10 +211,13 @@ func (c *dirCache) through(up *dirNode, name string) (fd int, real string, err e
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		fd, err := openHere(c.root.fd, real, true)
-		if err == unix.ENOENT {
+		switch err {
+		case nil:
+		case unix.ENOENT:
 			return -1, "", errs.New(errs.Corrupt, "dangling symbolic link: %w", err)
-		}
-		if err != nil {
+		case unix.ELOOP, unix.ENOTDIR:
+			return -1, "", errs.As(errs.Corrupt, err)
+		default:
 			return -1, "", err
 		}
 		real, err := c.pathOf(fd)
@@ -237,7 +240,7 @@ func (c *dirCache) through(up *dirNode, name string) (fd int, real string, err e
 		fd, err := openHere(up.fd, name, false)
 		return fd, real, err
 	}
-	return -1, "", errs.New(errs.Corrupt, "%w", unix.ENOTDIR)
+	return -1, "", errs.As(errs.Corrupt, unix.ENOTDIR)
 }
 
 // pathOf returns the canonical path of an open directory of the layer.

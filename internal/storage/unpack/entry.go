@@ -102,6 +102,8 @@ func (u *unpacker) file(h *tarball.Header, up *dirNode, base string) error {
 	if size >= writebackSize {
 		closeNow = false
 		u.wb.add(writebackJob{fd: fd, off: synced, n: size - synced, close: true})
+	} else {
+		u.wb.addSmall(size)
 	}
 	return nil
 }
