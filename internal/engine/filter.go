@@ -24,7 +24,7 @@ var containerFilters = [...]string{
 	"ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since", "status", "volume",
 }
 
-func newMatcher(e *Engine, o ListOptions, all []Container) (*matcher, error) {
+func newMatcher(e *Engine, o ListOptions, all []*Container) (*matcher, error) {
 	m := &matcher{o: o}
 	for key, values := range o.Filter {
 		if !slices.Contains(containerFilters[:], key) {
@@ -66,14 +66,14 @@ func newMatcher(e *Engine, o ListOptions, all []Container) (*matcher, error) {
 	return m, nil
 }
 
-func findIn(e *Engine, all []Container, ref string) (*Container, error) {
+func findIn(e *Engine, all []*Container, ref string) (*Container, error) {
 	id, err := e.resolve(ref)
 	if err != nil {
 		return nil, err
 	}
 	for i := range all {
 		if all[i].ID == id {
-			return &all[i], nil
+			return all[i], nil
 		}
 	}
 	return nil, errs.New(errs.NotFound, "No such container: %s", ref)

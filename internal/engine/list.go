@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
-	"sort"
+	"slices"
 	"sync"
 
 	"github.com/isle-engine/isle/internal/errs"
@@ -27,15 +27,15 @@ func (e *Engine) List(_ context.Context, o ListOptions) ([]Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Created.After(all[j].Created) })
+	slices.SortFunc(all, func(a, b *Container) int { return b.Created.Compare(a.Created) })
 	match, err := newMatcher(e, o, all)
 	if err != nil {
 		return nil, err
 	}
-	out := all[:0]
-	for i := range all {
-		if match.keep(&all[i]) {
-			out = append(out, all[i])
+	out := make([]Container, 0, len(all))
+	for _, c := range all {
+		if match.keep(c) {
+			out = append(out, *c)
 		}
 		if o.Last > 0 && len(out) == o.Last {
 			break
@@ -53,7 +53,7 @@ func (e *Engine) List(_ context.Context, o ListOptions) ([]Container, error) {
 
 // loadAll reads all containers, with two readers: reading is half waiting for
 // the kernel.
-func (e *Engine) loadAll() ([]Container, error) {
+func (e *Engine) loadAll() ([]*Container, error) {
 	ids, err := state.IDs(e.env.Containers())
 	if errors.Is(err, errs.NotFound) {
 		return nil, nil
@@ -75,14 +75,14 @@ func (e *Engine) loadAll() ([]Container, error) {
 		}()
 	}
 	wg.Wait()
-	out := make([]Container, 0, len(ids))
+	out := make([]*Container, 0, len(ids))
 	for i, c := range found {
 		switch err := failed[i]; {
 		case err == nil:
-			out = append(out, *c)
+			out = append(out, c)
 		case errors.Is(err, errs.NotFound): // removed meanwhile, or being created
 		case errors.Is(err, errs.Corrupt):
-			d := Container{Dir: e.env.Container(ids[i])}
+			d := &Container{Dir: e.env.Container(ids[i])}
 			d.ID, d.State.Status, d.State.Error = ids[i], "dead", err.Error()
 			out = append(out, d)
 		default:

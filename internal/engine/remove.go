@@ -5,6 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
@@ -74,20 +78,29 @@ func (e *Engine) discard(c *Container, volumes bool) error {
 		errAll = errors.Join(errAll, e.removeAnonymous(c))
 	}
 	errAll = errors.Join(errAll, e.removeTree(grave), storage.RemoveTree(e.env.RunContainer(c.ID)))
-	e.sweep(c.ID)
+	e.sweep()
 	return errAll
 }
 
-// sweep removes what crashed removals left in tmp, except keep's, which the
-// caller has just dealt with.
-func (e *Engine) sweep(keep string) {
+// sweepAfter is how long a grave must have lain untouched to count as left by a
+// crash: whoever is removing one changes it all the time.
+const sweepAfter = 10 * time.Second
+
+// sweep removes what crashed removals left in tmp.
+func (e *Engine) sweep() {
 	left, err := os.ReadDir(e.env.Tmp())
 	if err != nil {
 		return // nothing that could be swept
 	}
 	for _, d := range left {
-		if n := d.Name(); len(n) > 3 && n[:3] == "rm-" && n[3:] != keep {
-			_ = e.removeTree(filepath.Join(e.env.Tmp(), n)) // the next removal tries again
+		if !strings.HasPrefix(d.Name(), "rm-") {
+			continue
 		}
+		path := filepath.Join(e.env.Tmp(), d.Name())
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) != nil || time.Since(time.Unix(st.Ctim.Unix())) < sweepAfter {
+			continue
+		}
+		_ = e.removeTree(path) // the next removal tries again
 	}
 }
