@@ -76,6 +76,14 @@ func (b *bench) isle(name string, user *testenv.User) (*peer, error) {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench: clean up:", err)
 		}
+		// A user's namespace stays for the next container, by design.
+		procs, err := testenv.Processes("isle-holder", dir)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: clean up:", err)
+		}
+		for _, pid := range procs {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	})
 	return p, nil
 }

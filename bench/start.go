@@ -11,22 +11,30 @@ import (
 	"github.com/isle-engine/isle/internal/testenv"
 )
 
-// limit builds the static C program that makes the same calls. It returns "",
-// said in the report, where there is no C compiler.
-func (b *bench) limit() (string, error) {
+// limit builds the static C program that makes a container by the same calls,
+// and returns how to run true with it. Where there is no C compiler, ok is false
+// and the report says so.
+func (b *bench) limit() (run func() *exec.Cmd, ok bool, err error) {
 	cc, err := testenv.LookTool("cc")
 	if err != nil {
 		b.report.printf("no limit to compare with: %v\n", err)
-		return "", nil
+		return nil, false, nil
 	}
-	exe := filepath.Join(b.dir, "limit")
-	if _, err := os.Stat(exe); err == nil {
-		return exe, nil
+	rootfs, err := b.rootfs()
+	if err != nil {
+		return nil, false, err
 	}
-	if _, err := output(cc, "-O2", "-static", "-o", exe, "bench/limit/limit.c"); err != nil {
-		return "", err
+	work, err := b.sub("limit")
+	if err != nil {
+		return nil, false, err
 	}
-	return exe, nil
+	exe := filepath.Join(work, "limit")
+	if _, err := os.Stat(exe); err != nil {
+		if _, err := output(cc, "-O2", "-static", "-o", exe, "bench/limit/limit.c"); err != nil {
+			return nil, false, err
+		}
+	}
+	return func() *exec.Cmd { return exec.Command(exe, rootfs, work, "/bin/true") }, true, nil
 }
 
 // start: a container that runs true and goes, the whole process, warm.
@@ -38,16 +46,12 @@ func start(ctx context.Context, b *bench) error {
 		return err
 	}
 	add("true", func() *exec.Cmd { return exec.Command(filepath.Join(rootfs, "bin/busybox"), "true") })
-	limit, err := b.limit()
+	limit, limited, err := b.limit()
 	if err != nil {
 		return err
 	}
-	if limit != "" {
-		work, err := b.sub("limit-work")
-		if err != nil {
-			return err
-		}
-		add("limit", func() *exec.Cmd { return exec.Command(limit, "run", rootfs, work, "/bin/true") })
+	if limited {
+		add("limit", limit)
 	}
 	for _, p := range b.peers {
 		add(p.name, func() *exec.Cmd {
@@ -87,7 +91,7 @@ func start(ctx context.Context, b *bench) error {
 	}
 	b.report.table(all, got, "isle")
 	isle := got["isle"].median()
-	if limit != "" {
+	if limited {
 		b.report.promise("isle run to the limit", ratio(isle, got["limit"].median()), "×", 3, true)
 	}
 	for _, name := range []string{"podman", "docker"} {
@@ -121,16 +125,12 @@ func execScenario(ctx context.Context, b *bench) error {
 		if p.name != "isle" {
 			continue
 		}
-		limit, err := b.limit()
+		limit, limited, err := b.limit()
 		if err != nil {
 			return err
 		}
-		if limit != "" {
-			pid, err := outputOf(p.command("inspect", "-f", "{{.State.Pid}}", id))
-			if err != nil {
-				return err
-			}
-			all = append(all, contender{"limit", func() *exec.Cmd { return exec.Command(limit, "exec", pid, "/bin/true") }})
+		if limited {
+			all = append(all, contender{"limit", limit})
 		}
 	}
 	got, err := race(ctx, b.rounds, all)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,28 @@ func processesOf(dir string) []string {
 		found = append(found, fmt.Sprintf("process %s: %s", p.Name(), strings.TrimSpace(string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))))
 	}
 	return found
+}
+
+// Processes returns the pids of the processes that go by a name and have dir in
+// their arguments or environment.
+func Processes(name, dir string) ([]int, error) {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var all []int
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		cmdline, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline")) // it may end meanwhile
+		environ, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "environ"))
+		if bytes.HasPrefix(cmdline, []byte(name)) && bytes.Contains(append(cmdline, environ...), []byte(dir)) {
+			all = append(all, pid)
+		}
+	}
+	return all, nil
 }
 
 // sameMounts reports whether the process shares this mount namespace, so that

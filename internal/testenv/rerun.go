@@ -110,6 +110,7 @@ func asUser(t *testing.T, again func(*exec.Cmd, User)) bool {
 	}
 	if os.Getuid() != 0 {
 		// A copy in a user namespace will be uid 0, and the same user still.
+		//nolint:usetesting // t.Setenv forbids t.Parallel, and the mark may stay
 		if err := os.Setenv(varInside, mark("user", t)); err != nil {
 			t.Fatal(err)
 		}

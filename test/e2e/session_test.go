@@ -62,10 +62,25 @@ func (h *host) write(name, data string) {
 // removeAll removes every container, so that what then remains is a leak.
 func (h *host) removeAll() {
 	h.t.Helper()
+	// A user's namespace and its holder stay for the next container, by design.
+	defer func() {
+		for _, pid := range h.processes("isle-holder") {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}()
 	r := h.run("ids=$(isle ps -aq); [ -z \"$ids\" ] || isle rm -f $ids")
 	if r.code != 0 {
 		h.t.Errorf("remove all containers: exit code %d: %s", r.code, r.stderr)
 	}
+}
+
+// processes returns the pids of this host's processes of one role.
+func (h *host) processes(role string) []int {
+	all, err := testenv.Processes(role, h.dir)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return all
 }
 
 // result is how a command ended.

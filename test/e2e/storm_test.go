@@ -120,27 +120,23 @@ func (h *host) afterCrash(name string) {
 			}
 		}
 	}
-	if r := h.run("isle", "rm", "-f", id); r.code != 0 && !strings.Contains(r.stderr, "not found") {
-		h.t.Errorf("rm -f %s: exit code %d: %s", id, r.code, r.stderr)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		r := h.run("isle", "rm", "-f", id)
+		if r.code == 0 || strings.Contains(r.stderr, "No such container") {
+			return
+		}
+		// The container that --rm or a failed start takes away is not ours to remove.
+		if !strings.Contains(r.stderr, "already in progress") || time.Now().After(end) {
+			h.t.Errorf("rm -f %s: exit code %d: %s", id, r.code, r.stderr)
+			return
+		}
 	}
 }
 
 // monitor returns the pid of a monitor of this host, or 0.
 func (h *host) monitor() int {
-	procs, err := os.ReadDir("/proc")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	for _, p := range procs {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
-		}
-		cmdline, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline")) // it may end meanwhile
-		environ, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "environ"))
-		if strings.HasPrefix(string(cmdline), "isle-monitor") && strings.Contains(string(environ), h.dir) {
-			return pid
-		}
+	if all := h.processes("isle-monitor"); len(all) > 0 {
+		return all[0]
 	}
 	return 0
 }
