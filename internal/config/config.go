@@ -123,6 +123,7 @@ func (e Env) Containers() string            { return e.Data + "/containers" }
 func (e Env) Container(id string) string    { return e.Data + "/containers/" + id }
 func (e Env) Names() string                 { return e.Data + "/names" }
 func (e Env) Volumes() string               { return e.Data + "/volumes" }
+func (e Env) Networks() string              { return e.Data + "/networks" }
 func (e Env) Tmp() string                   { return e.Data + "/tmp" }
 func (e Env) RunContainer(id string) string { return e.Run + "/c/" + id[:min(len(id), 16)] }
 func (e Env) UserNS() string                { return e.Run + "/userns" }
@@ -144,7 +145,7 @@ func (e Env) MakeDirs() error {
 		return errs.Hint(errs.New(errs.Denied, "runtime directory %q: not a private directory of this user", e.Run),
 			"remove it, or set ISLE_RUNROOT to another directory")
 	}
-	for _, d := range []string{e.Images(), e.Layers(), e.Containers(), e.Names(), e.Volumes(), e.Tmp(), e.Run + "/c"} {
+	for _, d := range []string{e.Images(), e.Layers(), e.Containers(), e.Names(), e.Volumes(), e.Networks(), e.Tmp(), e.Run + "/c"} {
 		if err := os.Mkdir(d, 0o700); err != nil && !os.IsExist(err) {
 			return err
 		}

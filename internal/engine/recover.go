@@ -9,6 +9,7 @@ import (
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
 	"github.com/isle-engine/isle/internal/monitor"
+	"github.com/isle-engine/isle/internal/network"
 	"github.com/isle-engine/isle/internal/state"
 )
 
@@ -59,6 +60,7 @@ func (e *Engine) finish(c *Container) error {
 		return nil
 	}
 	killLeftover(&st)
+	network.Open(e.env).Release(c.ID, st.Network)
 	st.Status, st.ExitCode, st.Signal, st.Pid, st.MonitorPid = container.Exited, 137, 9, 0, 0
 	st.Error = "the monitor of the container was killed, or the machine stopped"
 	st.FinishedAt = time.Now().UTC()

@@ -120,6 +120,9 @@ func (m *monitor) cleanup() {
 		}
 		m.dead = nil
 	}
+	if err := m.disconnect(); err != nil && m.st.Error == "" {
+		m.st.Error = err.Error()
+	}
 }
 
 // end makes the container's end known: the record, then the lock, then those
@@ -132,6 +135,7 @@ func (m *monitor) end() {
 	}
 	m.st.Status = container.Exited
 	m.st.Pid, m.st.PidStart, m.st.MonitorPid, m.st.Cgroup = 0, 0, 0, container.Cgroup{}
+	m.st.Network = m.networkState()
 	if m.st.Error == "" {
 		m.st.Error = m.logErr
 	}

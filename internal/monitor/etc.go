@@ -7,9 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
-	"github.com/isle-engine/isle/internal/host"
 	"github.com/isle-engine/isle/internal/spec"
 )
 
@@ -44,15 +42,14 @@ func (m *monitor) writeEtc(files spec.EtcFiles, hostname string) error {
 	if !strings.HasPrefix(files.Hosts, own) {
 		return nil
 	}
-	hosts, err := hostsFile(c)
+	hosts, err := m.hostsFile(strings.TrimSpace(hostname))
 	if err != nil {
 		return err
 	}
 	if err := writePlain(files.Hosts, hosts); err != nil {
 		return err
 	}
-	resolv := host.Resolver{Servers: c.DNS, Search: c.DNSSearch, Options: c.DNSOptions, Private: c.Network != "host"}
-	return writePlain(files.Resolv, []byte(resolv.Text(m.machine.ResolvConf())))
+	return writePlain(files.Resolv, []byte(m.resolvFile()))
 }
 
 // writePlain writes a file that may be there from an earlier start, keeping the
@@ -81,35 +78,6 @@ const hostsHead = "127.0.0.1\tlocalhost\n" +
 	"ff00::\tip6-mcastprefix\n" +
 	"ff02::1\tip6-allnodes\n" +
 	"ff02::2\tip6-allrouters\n"
-
-// hostsFile is the container's /etc/hosts: the host's own where it is in the
-// host's network, and what --add-host says.
-func hostsFile(c *container.Config) ([]byte, error) {
-	b := []byte(hostsHead)
-	if c.Network == "host" {
-		if host, err := readBounded("/etc/hosts", maxEtc); err == nil {
-			b = host
-			if len(b) > 0 && b[len(b)-1] != '\n' {
-				b = append(b, '\n')
-			}
-		}
-	}
-	for _, h := range c.ExtraHosts {
-		name, ip, ok := strings.Cut(h, ":")
-		if alt, altIP, altOK := strings.Cut(h, "="); altOK && (!ok || len(alt) < len(name)) {
-			name, ip = alt, altIP
-		}
-		ip = strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]")
-		if ip == "host-gateway" {
-			if c.Network != "host" {
-				return nil, errs.New(errs.Unsupported, "add-host %q: this network has no gateway", h)
-			}
-			ip = "127.0.0.1"
-		}
-		b = append(b, ip+"\t"+name+"\n"...)
-	}
-	return b, nil
-}
 
 // maxEtc bounds what is read of a host's file.
 const maxEtc = 1 << 20

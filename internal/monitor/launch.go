@@ -149,7 +149,7 @@ func (m *monitor) launch(first *peer) (warnings []string, Err error) {
 	m.st = container.State{
 		Status: container.Running, Pid: proc.Pid, PidStart: proc.StartTime, MonitorPid: os.Getpid(),
 		StartedAt: now(), FinishedAt: old.FinishedAt, RestartCount: old.RestartCount,
-		Cgroup: container.Cgroup(b.group.Paths()), Network: &container.Network{Mode: networkMode(&m.rec.Config)},
+		Cgroup: container.Cgroup(b.group.Paths()), Network: m.networkState(),
 	}
 	return b.warnings, nil
 }
@@ -166,14 +166,8 @@ func (m *monitor) discard() {
 		_ = m.proc.group.Delete() // the error that led here says more
 		m.proc = nil
 	}
+	_ = m.disconnect() // the error that led here says more
 	m.closeStreams()
-}
-
-func networkMode(c *container.Config) string {
-	if c.Network == "" {
-		return "default"
-	}
-	return c.Network
 }
 
 // launcher is one start: what has to be closed after it, and what has to be
@@ -252,6 +246,14 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	if hostname == "" {
 		hostname = m.machine.Hostname()
 	}
+	if err := m.prepareNetwork(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if Err != nil {
+			_ = m.disconnect() // the error that led here says more
+		}
+	}()
 	if err := m.writeEtc(in.EtcFiles, hostname); err != nil {
 		return nil, err
 	}
@@ -287,6 +289,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		Init:      b.init,
 		Pdeathsig: true,
 		Binds:     b.binds,
+		Network:   m.connector(),
 	})
 	var proc *runtime.Process
 	if err == nil {
@@ -298,6 +301,9 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	}
 	for _, w := range proc.Warnings {
 		b.warnings = append(b.warnings, w.Error())
+	}
+	if m.net != nil {
+		b.warnings = append(b.warnings, m.net.Warnings...)
 	}
 	return proc, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/isle-engine/isle/internal/host"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
 	"github.com/isle-engine/isle/internal/monitor/log"
+	"github.com/isle-engine/isle/internal/network"
 	"github.com/isle-engine/isle/internal/state"
 )
 
@@ -37,7 +38,9 @@ type monitor struct {
 	buf                  []byte
 
 	machine  host.Machine
-	proc     *process      // nil while no container process exists
+	proc     *process // nil while no container process exists
+	net      *network.Attachment
+	netFDs   []*os.File    // after an execve: the sockets that hold the published ports
 	dead     *cgroup.Group // of the process that has just ended
 	ran      time.Duration
 	listener int

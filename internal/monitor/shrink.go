@@ -147,6 +147,13 @@ func (m *monitor) pack(k *carried) []byte {
 		b.WriteByte(0)
 		b.Write(r)
 	}
+	files := m.networkFiles()
+	b.WriteString(strconv.Itoa(len(files)))
+	b.WriteByte(0)
+	for _, f := range files {
+		b.WriteString(strconv.Itoa(k.fd(f)))
+		b.WriteByte(0)
+	}
 	return []byte(b.String())
 }
 
@@ -246,6 +253,11 @@ func (m *monitor) unpack(u *unpacker) bool {
 		if fds[i] >= 0 {
 			m.outs = append(m.outs, &output{fd: fds[i], index: i, stream: m.log.Stream(name)})
 			m.outs[len(m.outs)-1].stream.Write([]byte(rest), now())
+		}
+	}
+	for range u.num() {
+		if f := u.file("published port"); f != nil {
+			m.netFDs = append(m.netFDs, f)
 		}
 	}
 	return !u.bad && m.proc.pidfd != nil

@@ -93,6 +93,11 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		attached = func() {}
 	}
 	c.enter()
+	if o.Network != nil && c.ns.unshares() {
+		// The namespace is here only now.
+		p.Step(program.Step{Verb: "network"})
+		p.Sync(program.Null, 0, func(pid int, _ []byte) error { return o.Network(pid) })
+	}
 	c.openLSM(s.Process)
 
 	if newRoot && !mayMount {

@@ -312,6 +312,11 @@ func (c *compiler) meanwhile(out *Program) func(pid int) error {
 				return err
 			}
 		}
+		if c.o.Network != nil && !c.ns.unshares() {
+			if err := c.o.Network(pid); err != nil {
+				return err
+			}
+		}
 		if adj := c.process.OOMScoreAdj; adj != nil {
 			w, err := setOOMScoreAdj(pid, *adj)
 			if err != nil {

@@ -48,6 +48,10 @@ type Options struct {
 	// Binds are detached mounts that replace the sources of bind mounts, by
 	// destination as the spec has it.
 	Binds map[string]*os.File
+	// Network connects the process's network namespace. It runs in the parent,
+	// while the child is busy where that is possible; nothing of the container
+	// runs before it has returned.
+	Network func(pid int) error
 	// Seccomp is used in place of compiling spec.Linux.Seccomp.
 	Seccomp *seccomp.Filter
 

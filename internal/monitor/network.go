@@ -1,0 +1,173 @@
+package monitor
+
+import (
+	"os"
+	"strings"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/host"
+	"github.com/isle-engine/isle/internal/network"
+	"github.com/isle-engine/isle/internal/state"
+)
+
+// prepareNetwork leases what a container with networks of its own needs.
+func (m *monitor) prepareNetwork() error {
+	if !network.Own(m.rec.Config.Network) {
+		return nil
+	}
+	var err error
+	m.net, err = network.Open(m.env).Prepare(&m.rec)
+	return err
+}
+
+// connector is what the runtime calls when the network namespace is there.
+func (m *monitor) connector() func(pid int) error {
+	if m.net == nil {
+		return nil
+	}
+	return m.net.Connect
+}
+
+// networkState is what state.json says of the network.
+func (m *monitor) networkState() *container.Network {
+	if m.net != nil {
+		return &m.net.State
+	}
+	mode := m.rec.Config.Network
+	if network.Own(mode) {
+		return nil // it has ended
+	}
+	return &container.Network{Mode: mode}
+}
+
+// networkFiles are the sockets that hold the published ports.
+func (m *monitor) networkFiles() []*os.File {
+	if m.net != nil {
+		return m.net.Files()
+	}
+	return m.netFDs
+}
+
+// disconnect gives back what the container's network had.
+func (m *monitor) disconnect() error {
+	if m.net == nil && m.st.Network != nil && len(m.st.Network.Endpoints) > 0 {
+		m.net = network.Open(m.env).Resume(m.id, m.st.Network, m.netFDs)
+	}
+	m.netFDs = nil
+	if m.net == nil {
+		return nil
+	}
+	err := m.net.Detach()
+	m.net = nil
+	return err
+}
+
+// hostsFile is the container's /etc/hosts: the host's own where it is in the
+// host's network, what --add-host and --link say, and its own names.
+func (m *monitor) hostsFile(hostname string) ([]byte, error) {
+	c := &m.rec.Config
+	b := []byte(hostsHead)
+	if c.Network == "host" {
+		if host, err := readBounded("/etc/hosts", maxEtc); err == nil {
+			b = host
+			if len(b) > 0 && b[len(b)-1] != '\n' {
+				b = append(b, '\n')
+			}
+		}
+	}
+	for _, h := range c.ExtraHosts {
+		name, ip, ok := strings.Cut(h, ":")
+		if alt, altIP, altOK := strings.Cut(h, "="); altOK && (!ok || len(alt) < len(name)) {
+			name, ip = alt, altIP
+		}
+		ip = strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]")
+		if ip == "host-gateway" {
+			if ip = m.hostGateway(); ip == "" {
+				return nil, errs.New(errs.Unsupported, "add-host %q: this network has no gateway", h)
+			}
+		}
+		b = append(b, ip+"\t"+name+"\n"...)
+	}
+	for _, l := range c.Links {
+		line, err := m.link(l)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, line...)
+	}
+	if m.net == nil {
+		return b, nil
+	}
+	for _, e := range m.net.State.Endpoints {
+		for _, ip := range [...]string{e.IP, e.IP6} {
+			if ip == "" {
+				continue
+			}
+			b = append(b, ip+"\t"+hostname...)
+			if short, _, dotted := strings.Cut(hostname, "."); dotted {
+				b = append(b, " "+short...)
+			}
+			b = append(b, '\n')
+		}
+	}
+	return b, nil
+}
+
+// hostGateway is the address by which the container reaches the host.
+func (m *monitor) hostGateway() string {
+	if m.rec.Config.Network == "host" {
+		return "127.0.0.1"
+	}
+	if m.net == nil {
+		return ""
+	}
+	return m.net.HostAddr()
+}
+
+// link is the line of a --link: another container's address by an alias.
+func (m *monitor) link(l string) (string, error) {
+	name, alias, err := container.ParseLink(l)
+	if err != nil {
+		return "", err
+	}
+	name = strings.TrimPrefix(name, "/")
+	id, err := state.Resolve(m.env.Containers(), m.env.Names(), name)
+	if err != nil {
+		return "", err
+	}
+	var rec container.Record
+	var st container.State
+	dir := m.env.Container(id)
+	if err := state.ReadRecord(dir, &rec); err != nil {
+		return "", err
+	}
+	if err := state.ReadState(dir, &st); err != nil || st.Network == nil || !Alive(m.env, id) {
+		return "", errs.New(errs.Conflict, "Cannot link to a non running container: /%s AS %s", rec.Config.Name, alias)
+	}
+	for _, e := range st.Network.Endpoints {
+		if e.IP != "" {
+			line := e.IP + "\t" + alias + " " + id[:12]
+			if rec.Config.Name != alias {
+				line += " " + rec.Config.Name
+			}
+			return line + "\n", nil
+		}
+	}
+	return "", errs.New(errs.Conflict, "Cannot link to %s, as it has no network of its own", rec.Config.Name)
+}
+
+// resolvFile is the container's /etc/resolv.conf.
+func (m *monitor) resolvFile() string {
+	c := &m.rec.Config
+	r := host.Resolver{Servers: c.DNS, Search: c.DNSSearch, Options: c.DNSOptions, Private: c.Network != "host"}
+	text := m.machine.ResolvConf()
+	if m.net == nil {
+		return r.Text(text)
+	}
+	if dns := m.net.DNS(); len(dns) > 0 {
+		// The servers that the user named are asked by ours.
+		r.Servers = dns
+	}
+	return r.Text(text)
+}

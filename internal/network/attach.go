@@ -1,0 +1,491 @@
+package network
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/netlink"
+	"github.com/isle-engine/isle/internal/network/ip"
+	"github.com/isle-engine/isle/internal/state"
+)
+
+// Own reports whether a network mode gives a container addresses of its own.
+func Own(mode string) bool {
+	switch mode {
+	case "none", "host":
+		return false
+	}
+	return !strings.HasPrefix(mode, "container:") && !strings.HasPrefix(mode, "ns:")
+}
+
+// Attachment is one container's connection to its networks, from before its
+// start to after its end.
+type Attachment struct {
+	State    container.Network
+	Warnings []string
+
+	s        *Store
+	id       string
+	networks []*Network // of State.Endpoints
+	held     *reservation
+	router   *os.File // namespace of the bridges; nil: this process's
+}
+
+// Prepare leases the addresses and binds the published ports of a container that
+// is about to start. The caller calls Connect, then Detach; or just Detach.
+func (s *Store) Prepare(rec *container.Record) (_ *Attachment, Err error) {
+	c := &rec.Config
+	a := &Attachment{s: s, id: rec.ID}
+	defer func() {
+		if Err != nil {
+			Err = errors.Join(Err, a.Detach())
+		}
+	}()
+	first := container.Endpoint{
+		Network: c.Network, Aliases: c.NetworkAlias, IPAddress: c.IPAddress, IP6Address: c.IP6Address, MacAddress: c.MacAddress,
+		DriverOpts: c.DriverOpts, GwPriority: c.GwPriority,
+	}
+	if err := a.join(&first, c.Name); err != nil {
+		return nil, err
+	}
+	a.State.Mode = a.State.Endpoints[0].Network
+	for i := range c.MoreNetworks {
+		if err := a.join(&c.MoreNetworks[i], c.Name); err != nil {
+			return nil, err
+		}
+	}
+	if s.env.Rootless {
+		var err error
+		if a.router, err = s.router(true); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.Publish) == 0 && !c.PublishAll {
+		return a, nil
+	}
+	return a, a.publish(rec)
+}
+
+// join leases the addresses for one network.
+func (a *Attachment) join(e *container.Endpoint, name string) error {
+	n, err := a.s.Get(e.Network)
+	if err != nil {
+		return err
+	}
+	if n.Name == Default && (e.IPAddress != "" || e.IP6Address != "") {
+		return errs.New(errs.Invalid, "invalid config for network bridge: user specified IP address is supported on user defined networks only")
+	}
+	ep := container.NetEndpoint{
+		Network: n.Name, NetworkID: n.ID, ID: state.NewID(), Interface: "eth" + strconv.Itoa(a.nextInterface()),
+		Aliases: slices.Clone(e.Aliases), Priority: e.GwPriority,
+	}
+	if n.routed() {
+		ep.HostDevice = "veth" + a.id[:9] + string(rune('a'+a.nextInterface()%26))
+	}
+	// Recorded before the next step, so that Detach undoes it.
+	a.State.Endpoints = append(a.State.Endpoints, ep)
+	a.networks = append(a.networks, n)
+	at := &a.State.Endpoints[len(a.State.Endpoints)-1]
+	for _, six := range [...]bool{false, true} {
+		text := e.IPAddress
+		if six {
+			text = e.IP6Address
+		}
+		var want ip.Addr
+		if text != "" {
+			var ok bool
+			if want, ok = ip.Parse(text); !ok {
+				return errs.New(errs.Invalid, "invalid IP address: %s", text)
+			}
+		}
+		sub := n.subnet(six)
+		if sub == nil {
+			if text != "" {
+				return errs.New(errs.Invalid, "invalid endpoint settings: no configured subnet contains IP address %s", text)
+			}
+			continue
+		}
+		got, err := a.s.lease(n, sub, a.id, want)
+		if err != nil {
+			return err
+		}
+		gw := ""
+		if !n.Internal {
+			gw = sub.Gateway.String()
+		}
+		if six {
+			at.IP6, at.Bits6, at.Gateway6 = got.String(), sub.Subnet.Bits(), gw
+		} else {
+			at.IP, at.Bits, at.Gateway = got.String(), sub.Subnet.Bits(), gw
+		}
+		if at.MAC == "" {
+			at.MAC = macOf(got)
+		}
+	}
+	if e.MacAddress != "" {
+		at.MAC = strings.ToLower(strings.ReplaceAll(e.MacAddress, "-", ":"))
+	}
+	return nil
+}
+
+// nextInterface is the first number that no interface has.
+func (a *Attachment) nextInterface() int {
+	for i := 0; ; i++ {
+		if !slices.ContainsFunc(a.State.Endpoints, func(e container.NetEndpoint) bool { return e.Interface == "eth"+strconv.Itoa(i) }) {
+			return i
+		}
+	}
+}
+
+// macOf makes a locally administered hardware address of an IP address: whoever
+// has the address next has the same one, and no neighbour's table is wrong.
+func macOf(a ip.Addr) string {
+	b := a.Bytes()
+	m := append([]byte{0x02, 0x42}, b[len(b)-4:]...)
+	const hex = "0123456789abcdef"
+	s := make([]byte, 0, 17)
+	for i, x := range m {
+		if i > 0 {
+			s = append(s, ':')
+		}
+		s = append(s, hex[x>>4], hex[x&15])
+	}
+	return string(s)
+}
+
+func parseMAC(s string) (m [6]byte) {
+	for i := range m {
+		if len(s) >= 3*i+2 {
+			m[i] = hexByte(s[3*i:])
+		}
+	}
+	return m
+}
+
+// publish binds the host's ports.
+func (a *Attachment) publish(rec *container.Record) error {
+	want, err := wantedPorts(rec)
+	if err != nil || len(want) == 0 {
+		return err
+	}
+	var to4, to6 ip.Addr
+	for i, e := range a.State.Endpoints {
+		if a.networks[i].Internal || !a.networks[i].routed() {
+			continue // it cannot be reached from outside
+		}
+		if !to4.IsValid() {
+			to4, _ = ip.Parse(e.IP)
+		}
+		if !to6.IsValid() {
+			to6, _ = ip.Parse(e.IP6)
+		}
+	}
+	if !to4.IsValid() && !to6.IsValid() {
+		return nil // as Docker: nothing can be published, nothing is
+	}
+	if a.held, err = reserve(want, to4, to6); err != nil {
+		return err
+	}
+	a.State.Ports = a.held.ports
+	err = state.WriteJSON(a.s.netFile(a.id), &a.State, false)
+	if errors.Is(err, os.ErrNotExist) { // the first time after a boot
+		if err = os.MkdirAll(a.s.env.Run+"/net", 0o700); err == nil {
+			err = state.WriteJSON(a.s.netFile(a.id), &a.State, false)
+		}
+	}
+	return err
+}
+
+// Files are the sockets that hold the published ports. They have to stay open as
+// long as the container runs.
+func (a *Attachment) Files() []*os.File {
+	if a.held == nil {
+		return nil
+	}
+	return a.held.files
+}
+
+// Addr is the container's first address, "" for none.
+func (a *Attachment) Addr() string {
+	for _, e := range a.State.Endpoints {
+		if e.IP != "" {
+			return e.IP
+		}
+		if e.IP6 != "" {
+			return e.IP6
+		}
+	}
+	return ""
+}
+
+// Connect gives the process's network namespace its interfaces. pid is any
+// process in it.
+func (a *Attachment) Connect(pid int) error {
+	inner, ns, err := a.enter(pid)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()    //nolint:errcheck // a namespace's handle
+	defer inner.Close() //nolint:errcheck // nothing to lose
+	outer, err := netlink.DialIn(a.router, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer outer.Close() //nolint:errcheck // nothing to lose
+	for i := range a.State.Endpoints {
+		if err := a.plug(outer, inner, ns, i); err != nil {
+			return errs.New(errs.Unknown, "connect to network %s: %w", a.networks[i].Name, err)
+		}
+	}
+	if err := a.defaultRoutes(inner); err != nil {
+		return err
+	}
+	return a.filter()
+}
+
+// enter opens the container's namespace and a socket in it.
+func (a *Attachment) enter(pid int) (*netlink.Conn, *os.File, error) {
+	name := "/proc/" + strconv.Itoa(pid) + "/ns/net"
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	ns := os.NewFile(uintptr(fd), name)
+	six := slices.ContainsFunc(a.State.Endpoints, func(e container.NetEndpoint) bool { return e.IP6 != "" })
+	var c *netlink.Conn
+	err = netlink.In(ns, func() (err error) {
+		if !six {
+			// No address of IPv6's own making either, and none of its traffic.
+			// Best effort: a kernel without IPv6 has no such file.
+			_ = writeSysctl("net/ipv6/conf/default/disable_ipv6", "1")
+		}
+		c, err = netlink.Dial(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		_ = ns.Close() // a namespace's handle
+		return nil, nil, err
+	}
+	return c, ns, nil
+}
+
+// plug makes the interface of one network.
+func (a *Attachment) plug(outer, inner *netlink.Conn, ns *os.File, i int) error {
+	n, e := a.networks[i], &a.State.Endpoints[i]
+	master, warnings, err := a.s.ensureDevice(outer, a.router, n)
+	if err != nil {
+		return err
+	}
+	a.Warnings = append(a.Warnings, warnings...)
+	peer := &netlink.Peer{Name: e.Interface, MAC: parseMAC(e.MAC), PidNS: ns, MTU: n.MTU}
+	b := netlink.NewBatch()
+	if n.routed() {
+		b.AddVeth(e.HostDevice, [6]byte{}, n.MTU, master, peer)
+	} else {
+		mode, err := vlanMode(n)
+		if err != nil {
+			return err
+		}
+		if n.Driver == DriverIPvlan {
+			peer.MAC, e.MAC = [6]byte{}, "" // it is the parent's
+		}
+		b.AddVlan(n.Driver, master, mode, peer)
+	}
+	err = outer.Do(b)
+	if errors.Is(err, unix.EEXIST) && n.routed() {
+		// The last run's, whose namespace the kernel has not cleaned up yet.
+		if err = removeLink(outer, e.HostDevice); err == nil {
+			err = outer.Do(b)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	index, err := inner.Index(e.Interface)
+	if err != nil {
+		return err
+	}
+	b = netlink.NewBatch()
+	b.SetUp(index)
+	if e.IP != "" {
+		b.AddAddr(index, ip.MustParse(e.IP).Bytes(), e.Bits)
+	}
+	if e.IP6 != "" {
+		b.AddAddr(index, ip.MustParse(e.IP6).Bytes(), e.Bits6)
+	}
+	if err := inner.Do(b); err != nil {
+		return err
+	}
+	if len(a.State.Ports) > 0 && n.routed() && !a.s.env.Rootless {
+		// A container that uses its own published port, where br_netfilter
+		// rewrites the packet while it is still on the bridge.
+		if port, err := outer.Index(e.HostDevice); err == nil && port > 0 {
+			h := netlink.NewBatch()
+			h.Hairpin(port)
+			return outer.Do(h)
+		}
+	}
+	return nil
+}
+
+// vlanMode is the mode of a macvlan (bridge, private, vepa, passthru) or ipvlan
+// (l2, l3, l3s) network; see if_link.h.
+func vlanMode(n *Network) (uint32, error) {
+	mode := n.Options["macvlan_mode"] + n.Options["ipvlan_mode"] + n.Options["mode"]
+	switch n.Driver + " " + mode {
+	case "macvlan ", "macvlan bridge":
+		return 4, nil
+	case "macvlan private":
+		return 1, nil
+	case "macvlan vepa":
+		return 2, nil
+	case "macvlan passthru":
+		return 8, nil
+	case "ipvlan ", "ipvlan l2":
+		return 0, nil
+	case "ipvlan l3":
+		return 1, nil
+	case "ipvlan l3s":
+		return 2, nil
+	}
+	return 0, errs.New(errs.Invalid, "network %s: unknown %s mode %q", n.Name, n.Driver, mode)
+}
+
+// defaultRoutes sets the route of each IP version by the gateway with the
+// highest priority, the first one among equals.
+func (a *Attachment) defaultRoutes(inner *netlink.Conn) error {
+	b := netlink.NewBatch()
+	for _, six := range [...]bool{false, true} {
+		best, gw := -1, ""
+		for i, e := range a.State.Endpoints {
+			g := e.Gateway
+			if six {
+				g = e.Gateway6
+			}
+			if g != "" && (best < 0 || e.Priority > a.State.Endpoints[best].Priority) {
+				best, gw = i, g
+			}
+		}
+		if best < 0 {
+			continue
+		}
+		index, err := inner.Index(a.State.Endpoints[best].Interface)
+		if err != nil {
+			return err
+		}
+		b.AddRoute(index, nil, 0, ip.MustParse(gw).Bytes())
+	}
+	return inner.Do(b)
+}
+
+// filter puts the packet filter in order for the container's networks and ports.
+func (a *Attachment) filter() error {
+	c, err := netlink.DialIn(a.router, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // nothing to lose
+	for _, n := range a.networks {
+		if !n.routed() {
+			continue
+		}
+		if err := a.s.ensureRules(c, n); err != nil {
+			return err
+		}
+	}
+	if len(a.State.Ports) == 0 || a.s.env.Rootless {
+		return nil
+	}
+	return a.s.openPorts(c, a.State.Ports)
+}
+
+// Detach gives back what Prepare and Connect took. The interfaces go with the
+// container's namespace.
+func (a *Attachment) Detach() error {
+	err := a.s.release(a.id, &a.State)
+	if a.held != nil {
+		a.held.close() // after its rules are gone: the port's next owner has its own
+		a.held = nil
+	}
+	a.State.Ports = nil
+	if a.router != nil {
+		_ = a.router.Close() // a namespace's handle
+		a.router = nil
+	}
+	return err
+}
+
+// release removes the rules and leases of a container.
+func (s *Store) release(id string, st *container.Network) error {
+	var err error
+	if len(st.Ports) > 0 {
+		if !s.env.Rootless {
+			err = closePorts(st.Ports)
+		}
+		_ = unix.Unlink(s.netFile(id)) // that of a dead container is not believed
+	}
+	for i := range st.Endpoints {
+		e := &st.Endpoints[i]
+		s.giveBack(e.Network, e.IP, id)
+		s.giveBack(e.Network, e.IP6, id)
+	}
+	return err
+}
+
+// Release gives back what a container had whose monitor was killed, except ports
+// that another one has taken since. It does what can be done and says nothing:
+// leftovers are taken over by whoever needs them.
+func (s *Store) Release(id string, st *container.Network) {
+	if st == nil {
+		return
+	}
+	old := *st
+	if len(old.Ports) > 0 {
+		var now []container.Published
+		if s.livePorts(func(p *container.Published) { now = append(now, *p) }) != nil {
+			old.Ports = nil
+		}
+		old.Ports = slices.DeleteFunc(slices.Clone(old.Ports), func(p container.Published) bool {
+			return slices.ContainsFunc(now, func(q container.Published) bool {
+				return q.HostIP == p.HostIP && q.HostPort == p.HostPort && q.Proto == p.Proto
+			})
+		})
+	}
+	_ = s.release(id, &old)
+}
+
+// Resume is the Attachment of a monitor that goes on after an execve.
+func (s *Store) Resume(id string, st *container.Network, files []*os.File) *Attachment {
+	a := &Attachment{s: s, id: id, State: *st}
+	if len(files) > 0 {
+		a.held = &reservation{files: files, ports: st.Ports}
+	}
+	return a
+}
+
+// HostAddr is the address by which the container reaches the host; "" when it
+// cannot.
+func (a *Attachment) HostAddr() string {
+	for i, e := range a.State.Endpoints {
+		if !a.networks[i].routed() {
+			continue
+		}
+		if sub := a.networks[i].subnet(false); sub != nil && e.IP != "" {
+			return sub.Gateway.String()
+		}
+		if sub := a.networks[i].subnet(true); sub != nil && e.IP6 != "" {
+			return sub.Gateway.String()
+		}
+	}
+	return ""
+}
+
+// DNS are the name servers of ours that the container is to ask; none: the host's.
+func (a *Attachment) DNS() []string { return nil }

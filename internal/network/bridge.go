@@ -1,0 +1,176 @@
+package network
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/netlink"
+)
+
+// ensureDevice makes sure that the network's bridge is there and that what the
+// host must allow for it is allowed; it returns the device's number and what it
+// had to change. rt is a socket in the namespace of the bridges, ns.
+func (s *Store) ensureDevice(rt *netlink.Conn, ns *os.File, n *Network) (index int, warnings []string, err error) {
+	if index, err = rt.Index(n.Device); err != nil {
+		return 0, nil, err
+	}
+	if !n.routed() {
+		if index == 0 {
+			return 0, nil, errs.New(errs.NotFound, "network %s: its parent device %s does not exist", n.Name, n.Device)
+		}
+		return index, nil, nil
+	}
+	if index == 0 {
+		if index, err = s.makeBridge(rt, ns, n); err != nil {
+			return 0, nil, errs.New(errs.Unknown, "network %s: %w", n.Name, err)
+		}
+	}
+	err = netlink.In(ns, func() error {
+		warnings, err = s.allowForwarding(n)
+		return err
+	})
+	return index, warnings, err
+}
+
+// makeBridge makes a network's bridge with its addresses.
+func (s *Store) makeBridge(rt *netlink.Conn, ns *os.File, n *Network) (int, error) {
+	l, err := s.lock()
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close() //nolint:errcheck // nothing was written to it
+	if index, err := rt.Index(n.Device); index != 0 || err != nil {
+		return index, err // somebody else was faster
+	}
+	mac := [6]byte{0x02, 0x42, hexByte(n.ID), hexByte(n.ID[2:]), hexByte(n.ID[4:]), hexByte(n.ID[6:])}
+	b := netlink.NewBatch()
+	b.AddBridge(n.Device, mac, n.MTU)
+	if err := rt.Do(b); err != nil {
+		return 0, err
+	}
+	index, err := rt.Index(n.Device)
+	if err != nil {
+		return 0, err
+	}
+	b = netlink.NewBatch()
+	for i := range n.Subnets {
+		b.AddAddr(index, n.Subnets[i].Gateway.Bytes(), n.Subnets[i].Subnet.Bits())
+	}
+	err = rt.Do(b)
+	if err == nil && n.subnet(false) != nil && !s.env.Rootless {
+		// So that the host can use what is published on its 127.0.0.1; the rule
+		// of the chain guard keeps the containers from using it.
+		err = netlink.In(ns, func() error { return writeSysctl("net/ipv4/conf/"+n.Device+"/route_localnet", "1") })
+	}
+	if err != nil {
+		d := netlink.NewBatch()
+		d.DelLink(n.Device)
+		return 0, errors.Join(err, rt.Do(d))
+	}
+	return index, nil
+}
+
+// dropDevice removes a network's bridge and what the packet filter has of it. The
+// caller holds the lock.
+func (s *Store) dropDevice(n *Network) error {
+	if !n.routed() {
+		return nil
+	}
+	ns, err := s.router(false)
+	if err != nil || s.env.Rootless && ns == nil {
+		return err
+	}
+	if ns != nil {
+		defer ns.Close() //nolint:errcheck // a namespace's handle
+	}
+	rt, err := netlink.DialIn(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer rt.Close() //nolint:errcheck // nothing to lose
+	b := netlink.NewBatch()
+	b.DelLink(n.Device)
+	if err := rt.Try(b, unix.ENODEV); err != nil {
+		return err
+	}
+	name := netlink.Ifname(n.Device)
+	for _, set := range [...]string{setBridges, setInternal, setMasq, setSame} {
+		nf, err := netlink.DialIn(ns, unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
+		}
+		key := name
+		if set == setSame {
+			key = append(netlink.Ifname(n.Device), name...)
+		}
+		b := netlink.NewBatch()
+		b.BeginTransaction()
+		isleTable.DelElems(b, set, netlink.Elem{Key: key})
+		b.EndTransaction()
+		err = nf.DoTransaction(b)
+		_ = nf.Close() // nothing to lose
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// allowForwarding turns forwarding on, and says so when it was off on the host.
+func (s *Store) allowForwarding(n *Network) (warnings []string, err error) {
+	if n.Internal {
+		return nil, nil
+	}
+	for _, f := range [...]struct {
+		six  bool
+		name string
+	}{{false, "net/ipv4/ip_forward"}, {true, "net/ipv6/conf/all/forwarding"}} {
+		if n.subnet(f.six) == nil || sysctlIs(f.name, '1') {
+			continue
+		}
+		if err := writeSysctl(f.name, "1"); err != nil {
+			return nil, errs.Hint(err, "containers reach other machines only where the host forwards; as root: sysctl "+strings.ReplaceAll(f.name, "/", ".")+"=1")
+		}
+		if !s.env.Rootless {
+			warnings = append(warnings, "network "+n.Name+": turned "+strings.ReplaceAll(f.name, "/", ".")+" on: this host forwards packets from now on")
+		}
+	}
+	return warnings, nil
+}
+
+// sysctlIs reports whether a sysctl begins with c.
+func sysctlIs(name string, c byte) bool {
+	fd, err := unix.Open("/proc/sys/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	var b [8]byte
+	n, _ := unix.Read(fd, b[:]) // nothing read is not c
+	_ = unix.Close(fd)
+	return n > 0 && b[0] == c
+}
+
+func writeSysctl(name, value string) error {
+	path := "/proc/sys/" + name
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	_, err = unix.Write(fd, []byte(value))
+	_ = unix.Close(fd) // the write has told
+	if err != nil {
+		return &os.PathError{Op: "write " + value, Path: path, Err: err}
+	}
+	return nil
+}
+
+// removeLink removes a device by name, if it is there.
+func removeLink(rt *netlink.Conn, name string) error {
+	b := netlink.NewBatch()
+	b.DelLink(name)
+	return rt.Try(b, unix.ENODEV)
+}

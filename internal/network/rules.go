@@ -1,0 +1,340 @@
+package network
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/netlink"
+	"github.com/isle-engine/isle/internal/network/ip"
+	"github.com/isle-engine/isle/internal/state"
+)
+
+// isleTable holds all that isle has in the packet filter.
+var isleTable = netlink.Table{Family: unix.NFPROTO_INET, Name: "isle"}
+
+// Names of its sets.
+const (
+	setBridges  = "bridges"
+	setInternal = "internal"
+	setMasq     = "masq"
+	setSame     = "same"
+	setAny4     = "any4"
+	setAny6     = "any6"
+	setAddr4    = "addr4"
+	setAddr6    = "addr6"
+)
+
+// Connection states and status (linux/netfilter/nf_conntrack_common.h).
+const (
+	ctEstablishedRelated = 1<<1 | 1<<2
+	ctStatusDNAT         = 1 << 5
+)
+
+// ruleCount is the number of rules that writeRules makes.
+const ruleCount = 17
+
+// writeRules fills a fresh table: sets, chains and rules, without elements.
+//
+//	guard        what is published on the host's loopback is for the host alone
+//	forward      who may talk to whom
+//	prerouting   published ports, seen from outside
+//	output       published ports, seen from the host itself
+//	postrouting  addresses that the answer must come back to
+func writeRules(b *netlink.Batch) {
+	t := isleTable
+	const name = netlink.TypeIfname
+	port := netlink.Concat(netlink.TypeProto, netlink.TypePort)
+	for i, s := range [...]netlink.Set{
+		{Name: setBridges, KeyType: name, KeyLen: 16},
+		{Name: setInternal, KeyType: name, KeyLen: 16},
+		{Name: setMasq, KeyType: name, KeyLen: 16},
+		{Name: setSame, KeyType: netlink.Concat(name, name), KeyLen: 32},
+		{Name: setAny4, KeyType: port, KeyLen: 8, DataType: netlink.Concat(netlink.TypeIPv4, netlink.TypePort), DataLen: 8},
+		{Name: setAny6, KeyType: port, KeyLen: 8, DataType: netlink.Concat(netlink.TypeIPv6, netlink.TypePort), DataLen: 20},
+		{Name: setAddr4, KeyType: netlink.Concat(netlink.TypeIPv4, netlink.TypeProto, netlink.TypePort), KeyLen: 12, DataType: netlink.Concat(netlink.TypeIPv4, netlink.TypePort), DataLen: 8},
+		{Name: setAddr6, KeyType: netlink.Concat(netlink.TypeIPv6, netlink.TypeProto, netlink.TypePort), KeyLen: 24, DataType: netlink.Concat(netlink.TypeIPv6, netlink.TypePort), DataLen: 20},
+	} {
+		t.AddSet(b, &s, uint32(i+1))
+	}
+	t.Chain(b, "guard", "filter", unix.NF_INET_PRE_ROUTING, -300)
+	t.Chain(b, "forward", "filter", unix.NF_INET_FORWARD, 0)
+	t.Chain(b, "prerouting", "nat", unix.NF_INET_PRE_ROUTING, -100)
+	t.Chain(b, "output", "nat", unix.NF_INET_LOCAL_OUT, -100)
+	t.Chain(b, "postrouting", "nat", unix.NF_INET_POST_ROUTING, 100)
+
+	r := netlink.R
+	in := netlink.Meta(unix.NFT_META_IIFNAME, r(0))
+	out := netlink.Meta(unix.NFT_META_OIFNAME, r(4))
+	v4 := []netlink.Expr{netlink.Meta(unix.NFT_META_NFPROTO, r(0)), netlink.Equal(r(0), []byte{unix.NFPROTO_IPV4})}
+	v6 := []netlink.Expr{netlink.Meta(unix.NFT_META_NFPROTO, r(0)), netlink.Equal(r(0), []byte{unix.NFPROTO_IPV6})}
+	rule := func(chain string, parts ...[]netlink.Expr) {
+		var all []netlink.Expr
+		for _, p := range parts {
+			all = append(all, p...)
+		}
+		t.Rule(b, chain, all...)
+	}
+	x := func(e ...netlink.Expr) []netlink.Expr { return e }
+	accept, drop := x(netlink.Verdict(netlink.Accept)), x(netlink.Verdict(netlink.Drop))
+	status := func(key, mask uint32) []netlink.Expr {
+		m := netlink.Host32(mask)
+		return x(netlink.CT(key, r(8)), netlink.Mask(r(8), m), netlink.NotEqual(r(8), netlink.Host32(0)))
+	}
+
+	// route_localnet lets the host itself use ports published on 127.0.0.1; it
+	// must not let containers reach the host's loopback (CVE-2020-8558).
+	rule("guard", v4, x(in, netlink.InSet(setBridges, r(0)), netlink.Network(16, 4, r(4)), netlink.Mask(r(4), []byte{255, 0, 0, 0}), netlink.Equal(r(4), []byte{127, 0, 0, 0})), drop)
+
+	// A bridge's own traffic comes here where br_netfilter is on.
+	rule("forward", x(in, out, netlink.InSet(setSame, r(0))), accept)
+	rule("forward", x(in, netlink.InSet(setInternal, r(0))), drop)
+	rule("forward", x(out, netlink.InSet(setInternal, r(4))), drop)
+	rule("forward", status(unix.NFT_CT_STATE, ctEstablishedRelated), accept)
+	rule("forward", x(out, netlink.InSet(setBridges, r(4))), status(unix.NFT_CT_STATUS, ctStatusDNAT), accept)
+	// From another network, or routed here by a neighbour of the host.
+	rule("forward", x(out, netlink.InSet(setBridges, r(4))), drop)
+
+	local := x(netlink.DestinationType(r(0)), netlink.Equal(r(0), netlink.Host32(unix.RTN_LOCAL)))
+	key := func(at int) []netlink.Expr {
+		return x(netlink.Meta(unix.NFT_META_L4PROTO, r(at)), netlink.Transport(2, 2, r(at+1)))
+	}
+	for _, chain := range [...]string{"prerouting", "output"} {
+		rule(chain, v4, x(netlink.Network(16, 4, r(0))), key(1), x(netlink.Map(setAddr4, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV4, r(8), r(9))))
+		rule(chain, v6, x(netlink.Network(24, 16, r(0))), key(4), x(netlink.Map(setAddr6, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV6, r(8), r(12))))
+		rule(chain, v4, local, key(0), x(netlink.Map(setAny4, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV4, r(8), r(9))))
+	}
+	// IPv6 has no route_localnet: ::1 cannot be left by the host.
+	rule("prerouting", v6, local, key(0), x(netlink.Map(setAny6, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV6, r(8), r(12))))
+
+	// The host's own loopback address means nothing inside.
+	rule("postrouting", v4, x(netlink.Network(12, 4, r(0)), netlink.Mask(r(0), []byte{255, 0, 0, 0}), netlink.Equal(r(0), []byte{127, 0, 0, 0}), out, netlink.InSet(setBridges, r(4)), netlink.Masquerade()))
+	// A container that uses a port published by a neighbour, or by itself: the answer shall come this way too.
+	rule("postrouting", x(in, out, netlink.InSet(setSame, r(0))), status(unix.NFT_CT_STATUS, ctStatusDNAT), x(netlink.Masquerade()))
+}
+
+// Meta(IIFNAME) fills r(0) to r(3), so masq compares all four.
+func writeMasq(b *netlink.Batch) {
+	r := netlink.R
+	isleTable.Rule(b, "postrouting", netlink.Meta(unix.NFT_META_IIFNAME, r(0)), netlink.InSet(setMasq, r(0)),
+		netlink.Meta(unix.NFT_META_OIFNAME, r(4)), netlink.NotInSet(setBridges, r(4)), netlink.Masquerade())
+}
+
+// networkElems adds a network's device to the sets.
+func networkElems(b *netlink.Batch, n *Network) {
+	name := netlink.Ifname(n.Device)
+	isleTable.AddElems(b, setBridges, netlink.Elem{Key: name})
+	isleTable.AddElems(b, setSame, netlink.Elem{Key: append(netlink.Ifname(n.Device), name...)})
+	if n.Internal {
+		isleTable.AddElems(b, setInternal, netlink.Elem{Key: name})
+	}
+	if n.masked() {
+		isleTable.AddElems(b, setMasq, netlink.Elem{Key: name})
+	}
+}
+
+// portElem is the element of a published port, and its set.
+func portElem(p *container.Published) (set string, e netlink.Elem, ok bool) {
+	at, ok1 := ip.Parse(p.HostIP)
+	to, ok2 := ip.Parse(p.To)
+	if !ok1 || !ok2 || at.Is6() != to.Is6() {
+		return "", e, false
+	}
+	proto := byte(unix.IPPROTO_TCP)
+	switch p.Proto {
+	case "udp":
+		proto = unix.IPPROTO_UDP
+	case "sctp":
+		proto = unix.IPPROTO_SCTP
+	}
+	if at.IsUnspecified() {
+		set = setAny4
+		if at.Is6() {
+			set = setAny6
+		}
+	} else {
+		set = setAddr4
+		if at.Is6() {
+			set = setAddr6
+		}
+		e.Key = at.Bytes()
+	}
+	// Each field begins at a multiple of four bytes.
+	e.Key = append(e.Key, proto, 0, 0, 0)
+	e.Key = append(binary.BigEndian.AppendUint16(e.Key, p.HostPort), 0, 0)
+	e.Data = append(binary.BigEndian.AppendUint16(to.Bytes(), p.Port), 0, 0)
+	return set, e, true
+}
+
+// ensureRules makes sure that the table is there, whole, and knows the network.
+// It says whether it had to be made.
+func (s *Store) ensureRules(c *netlink.Conn, n *Network) error {
+	whole, err := rulesWhole(c, n)
+	if err != nil || whole {
+		return err
+	}
+	l, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer l.Close()                                         //nolint:errcheck // nothing was written to it
+	if whole, err = rulesWhole(c, n); err != nil || whole { // somebody else was faster
+		return err
+	}
+	return s.rebuild(c, n)
+}
+
+func rulesWhole(c *netlink.Conn, n *Network) (bool, error) {
+	count, err := isleTable.Rules(c)
+	if err != nil || count != ruleCount {
+		return false, err
+	}
+	return isleTable.Has(c, setBridges, netlink.Ifname(n.Device))
+}
+
+// rebuild makes the table anew, for all networks (also extra) and all ports of
+// containers that live. The caller holds the lock.
+func (s *Store) rebuild(c *netlink.Conn, extra *Network) error {
+	all, err := s.records()
+	if err != nil {
+		return err
+	}
+	b := netlink.NewBatch()
+	b.BeginTransaction()
+	isleTable.Add(b) // so that it can be deleted
+	isleTable.Delete(b)
+	isleTable.Add(b)
+	writeRules(b)
+	writeMasq(b)
+	seen := false
+	for _, n := range all {
+		if n.routed() {
+			networkElems(b, n)
+			seen = seen || n.Name == extra.Name
+		}
+	}
+	if !seen {
+		networkElems(b, extra)
+	}
+	if !s.env.Rootless {
+		if err := s.livePorts(func(p *container.Published) {
+			if set, e, ok := portElem(p); ok {
+				isleTable.AddElems(b, set, e)
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	b.EndTransaction()
+	if err := c.DoTransaction(b); err != nil {
+		return errs.New(errs.Unknown, "packet filter table isle: %w", err)
+	}
+	return nil
+}
+
+// livePorts calls f with every published port of a container that lives.
+func (s *Store) livePorts(f func(*container.Published)) error {
+	files, err := os.ReadDir(s.env.Run + "/net")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range files {
+		id, ok := strings.CutSuffix(d.Name(), ".json")
+		if !ok || !state.IsID(id) || !s.lives(id) {
+			continue
+		}
+		var st container.Network
+		if state.ReadJSON(s.netFile(id), &st) != nil {
+			continue // it has just ended
+		}
+		for i := range st.Ports {
+			f(&st.Ports[i])
+		}
+	}
+	return nil
+}
+
+// netFile tells what a container publishes, from before its rules are made.
+func (s *Store) netFile(id string) string { return s.env.Run + "/net/" + id + ".json" }
+
+// openPorts puts the rules of published ports in place. What it says was written
+// to netFile first, so that a rebuild by somebody else has it as well.
+func (s *Store) openPorts(c *netlink.Conn, ports []container.Published) error {
+	l, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer l.Close() //nolint:errcheck // nothing was written to it
+	err = change(c, ports, isleTable.AddElems)
+	if errors.Is(err, unix.EEXIST) {
+		// A killed monitor's, whose port has become free: ours is bound.
+		if err := removeEach(ports); err != nil {
+			return err
+		}
+		d, derr := netlink.Dial(unix.NETLINK_NETFILTER)
+		if derr != nil {
+			return derr
+		}
+		defer d.Close() //nolint:errcheck // nothing to lose
+		err = change(d, ports, isleTable.AddElems)
+	}
+	return err
+}
+
+func change(c *netlink.Conn, ports []container.Published, f func(*netlink.Batch, string, ...netlink.Elem)) error {
+	b := netlink.NewBatch()
+	b.BeginTransaction()
+	n := b.Len()
+	for i := range ports {
+		if set, e, ok := portElem(&ports[i]); ok {
+			f(b, set, e)
+		}
+	}
+	if b.Len() == n {
+		return nil
+	}
+	b.EndTransaction()
+	return c.DoTransaction(b)
+}
+
+// removeEach removes what of the ports' rules is there. One transaction for each:
+// an element that is missing would undo all.
+func removeEach(ports []container.Published) error {
+	for i := range ports {
+		c, err := netlink.Dial(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return err
+		}
+		err = change(c, ports[i:i+1], isleTable.DelElems)
+		_ = c.Close() // nothing to lose
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// closePorts removes the rules of published ports.
+func closePorts(ports []container.Published) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	err = change(c, ports, isleTable.DelElems)
+	_ = c.Close() // nothing to lose
+	if errors.Is(err, unix.ENOENT) {
+		return removeEach(ports)
+	}
+	return err
+}
