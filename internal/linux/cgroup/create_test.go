@@ -40,9 +40,9 @@ func parentGroup(t *testing.T, r *specs.LinuxResources) (*Group, func(controller
 func TestLimitsAboveTheParents(t *testing.T) {
 	needLimits(t)
 	_, path := parentGroup(t, &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))},
-		Pids:   &specs.LinuxPids{Limit: ptr(int64(30))},
-		CPU:    &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000)), Cpus: "0"},
+		Memory: &specs.LinuxMemory{Limit: new(int64(64 << 20))},
+		Pids:   &specs.LinuxPids{Limit: new(int64(30))},
+		CPU:    &specs.LinuxCPU{Quota: new(int64(50000)), Period: new(uint64(100000)), Cpus: "0"},
 	})
 	h, err := Detect()
 	if err != nil {
@@ -53,8 +53,8 @@ func TestLimitsAboveTheParents(t *testing.T) {
 		r                specs.LinuxResources
 	}{
 		{"memory", "memory limit 128 MiB: is above the 64 MiB of cgroup /", *memory(128 << 20)},
-		{"pids", "pids limit 31: is above the 30 of cgroup /", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(31))}}},
-		{"cpu", "cpu limit 0.75: is above the 0.5 of cgroup /", specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(75000))}}},
+		{"pids", "pids limit 31: is above the 30 of cgroup /", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(31))}}},
+		{"cpu", "cpu limit 0.75: is above the 0.5 of cgroup /", specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: new(int64(75000))}}},
 		{"cpuset", "cpuset cpus 0-1: not available, cgroup /", specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0-1"}}},
 		{"cpuset", "cpuset cpus 77: not available, cgroup /", specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "77"}}},
 		{"cpuset", "cpuset mems 9: not available, cgroup /", specs.LinuxResources{CPU: &specs.LinuxCPU{Mems: "9"}}},
@@ -87,7 +87,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := memory(64 << 20)
-	r.Pids = &specs.LinuxPids{Limit: ptr(int64(10))}
+	r.Pids = &specs.LinuxPids{Limit: new(int64(10))}
 	r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "3MB", Limit: 1}}
 	name := testName(t)
 	if _, err := h.Create(Request{Name: name, Resources: r, Rootless: os.Getuid() != 0}); err == nil {
@@ -107,8 +107,15 @@ func TestBadRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range []Request{
-		{Name: ""}, {Name: "."}, {Name: ".."}, {Name: "a/b"}, {Name: "a\x00"}, {Name: "a", Parent: "../x"}, {Name: "a", Parent: "/x/../../y"},
-		{Name: "a", Parent: "/x", Systemd: true}, {Name: "a", Parent: "x/y.slice", Systemd: true},
+		{Name: ""},
+		{Name: "."},
+		{Name: ".."},
+		{Name: "a/b"},
+		{Name: "a\x00"},
+		{Name: "a", Parent: "../x"},
+		{Name: "a", Parent: "/x/../../y"},
+		{Name: "a", Parent: "/x", Systemd: true},
+		{Name: "a", Parent: "x/y.slice", Systemd: true},
 		{Name: "a", Resources: &specs.LinuxResources{Unified: map[string]string{"../memory.max": "1"}}},
 		{Name: "a", Resources: &specs.LinuxResources{Unified: map[string]string{"cgroup.procs": "1"}}},
 		{Name: "a", Resources: &specs.LinuxResources{Unified: map[string]string{"memory": "1"}}},

@@ -35,7 +35,7 @@ func serve(t *testing.T, handshake string, answers ...[]byte) string {
 		if err != nil {
 			return
 		}
-		defer unix.Close(c)
+		defer func() { _ = unix.Close(c) }()
 		buf := make([]byte, 65536)
 		if _, err := unix.Read(c, buf); err != nil {
 			return

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -107,11 +108,11 @@ func (r deviceRule) everything() bool {
 
 // allowsAll reports whether the rules forbid nothing. Later rules win.
 func allowsAll(rules []deviceRule) bool {
-	for i := len(rules) - 1; i >= 0; i-- {
-		if !rules[i].allow {
+	for _, r := range slices.Backward(rules) {
+		if !r.allow {
 			return false
 		}
-		if rules[i].everything() {
+		if r.everything() {
 			return true
 		}
 	}
@@ -145,15 +146,16 @@ func (r deviceRule) lines() []string {
 		}
 		return strconv.FormatInt(n, 10)
 	}
-	rest := " " + number(r.major) + ":" + number(r.minor) + " "
+	access := make([]byte, 0, 3)
 	for _, a := range [...]struct {
 		bit  uint32
-		name string
-	}{{unix.BPF_DEVCG_ACC_READ, "r"}, {unix.BPF_DEVCG_ACC_WRITE, "w"}, {unix.BPF_DEVCG_ACC_MKNOD, "m"}} {
+		name byte
+	}{{unix.BPF_DEVCG_ACC_READ, 'r'}, {unix.BPF_DEVCG_ACC_WRITE, 'w'}, {unix.BPF_DEVCG_ACC_MKNOD, 'm'}} {
 		if r.access&a.bit != 0 {
-			rest += a.name
+			access = append(access, a.name)
 		}
 	}
+	rest := " " + number(r.major) + ":" + number(r.minor) + " " + string(access)
 	if r.kind == 'a' {
 		return []string{"c" + rest, "b" + rest}
 	}

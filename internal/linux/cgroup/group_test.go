@@ -23,7 +23,7 @@ func needLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := memory(64 << 20)
-	r.Pids = &specs.LinuxPids{Limit: ptr(int64(100))}
+	r.Pids = &specs.LinuxPids{Limit: new(int64(100))}
 	g, err := h.Create(Request{Name: testName(t), Resources: r, Rootless: os.Getuid() != 0})
 	if err == nil {
 		if err := g.Delete(); err != nil {
@@ -90,7 +90,7 @@ func TestMemoryLimitKillsAndIsReported(t *testing.T) {
 
 func TestPidsLimit(t *testing.T) {
 	needLimits(t)
-	g := makeGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(20))}})
+	g := makeGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(20))}})
 	p := start(t, g, "forks 50")
 	n, err := strconv.Atoi(p.line(t))
 	if err != nil || n >= 20 || n < 5 {
@@ -108,7 +108,7 @@ func TestPidsLimit(t *testing.T) {
 
 func TestCPUQuota(t *testing.T) {
 	needLimits(t)
-	g := makeGroup(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(20000)), Period: ptr(uint64(100000))}})
+	g := makeGroup(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: new(int64(20000)), Period: new(uint64(100000))}})
 	p := start(t, g, "spin 1000")
 	got, err := strconv.Atoi(p.line(t))
 	if err != nil || got > 400 {
@@ -135,7 +135,7 @@ func TestCpuset(t *testing.T) {
 
 func TestNoLimitsNoV1(t *testing.T) {
 	testenv.Need(t, testenv.CgroupV2)
-	for _, r := range []*specs.LinuxResources{nil, {}, {Memory: &specs.LinuxMemory{Limit: ptr(int64(0))}, Pids: &specs.LinuxPids{Limit: ptr(int64(-1))}}} {
+	for _, r := range []*specs.LinuxResources{nil, {}, {Memory: &specs.LinuxMemory{Limit: new(int64(0))}, Pids: &specs.LinuxPids{Limit: new(int64(-1))}}} {
 		g := makeGroup(t, r)
 		if len(g.paths.V1) != 0 {
 			t.Errorf("%+v: joined %v", r, g.paths.V1)
@@ -379,8 +379,8 @@ func TestUpdate(t *testing.T) {
 	}
 	// Controllers that were not asked for at the start.
 	err := g.Update(&specs.LinuxResources{
-		CPU:  &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000)), Shares: ptr(uint64(512))},
-		Pids: &specs.LinuxPids{Limit: ptr(int64(77))},
+		CPU:  &specs.LinuxCPU{Quota: new(int64(50000)), Period: new(uint64(100000)), Shares: new(uint64(512))},
+		Pids: &specs.LinuxPids{Limit: new(int64(77))},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -396,7 +396,7 @@ func TestUpdate(t *testing.T) {
 			t.Errorf("%s: %v, %v", d, pids, err)
 		}
 	}
-	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(32 << 20))}}); errs.KindOf(err) != errs.Invalid {
+	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(64 << 20)), Swap: new(int64(32 << 20))}}); errs.KindOf(err) != errs.Invalid {
 		t.Errorf("less with swap than without: %v", err)
 	}
 }
@@ -415,8 +415,8 @@ func TestUnified(t *testing.T) {
 func TestV2Conversion(t *testing.T) {
 	needV2Limits(t)
 	r := &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(96 << 20)), Reservation: ptr(int64(16 << 20))},
-		CPU:    &specs.LinuxCPU{Shares: ptr(uint64(1024)), Quota: ptr(int64(50000))},
+		Memory: &specs.LinuxMemory{Limit: new(int64(64 << 20)), Swap: new(int64(96 << 20)), Reservation: new(int64(16 << 20))},
+		CPU:    &specs.LinuxCPU{Shares: new(uint64(1024)), Quota: new(int64(50000))},
 	}
 	g := makeGroup(t, r)
 	for file, want := range map[string]string{

@@ -83,7 +83,7 @@ func worker(work string) {
 		for path := range strings.SplitSeq(arg, ",") {
 			fd, err := unix.Open(path, unix.O_RDONLY, 0)
 			if err == nil {
-				unix.Close(fd)
+				_ = unix.Close(fd)
 			}
 			fmt.Println(path, err == nil)
 		}
@@ -220,8 +220,6 @@ func testName(t *testing.T) string {
 	names++
 	return fmt.Sprintf("test-%d-%d", os.Getpid(), names)
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func memory(limit int64) *specs.LinuxResources {
 	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}

@@ -206,7 +206,7 @@ func threads(pid int) int64 {
 	if unix.Stat(procDir(pid).file("task"), &st) != nil || st.Nlink < 3 {
 		return 1
 	}
-	return int64(st.Nlink) - 2 //nolint:unconvert // not an int64 on all architectures
+	return int64(st.Nlink) - 2
 }
 
 func (c *CPUStats) fromV2(d dir) {

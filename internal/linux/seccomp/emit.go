@@ -1,6 +1,8 @@
 package seccomp
 
 import (
+	"slices"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -105,6 +107,7 @@ func (p *program) test(t test, yes, no label) label {
 		code, op, yes, no = opGt, specs.OpGreaterThan, no, yes
 	case specs.OpLessThan: // not greater or equal
 		code, op, yes, no = opGt, specs.OpGreaterEqual, no, yes
+	default: // equal
 	}
 	lowCode := code
 	if op == specs.OpGreaterEqual {
@@ -116,7 +119,7 @@ func (p *program) test(t test, yes, no label) label {
 
 	at := yes // if the low half does not matter
 	if mlo != 0 {
-		at = p.branch(lowCode, lo, yes, no)
+		p.branch(lowCode, lo, yes, no)
 		if mlo != ^uint32(0) {
 			p.put(opAnd, mlo, 0, 0)
 		}
@@ -127,7 +130,7 @@ func (p *program) test(t test, yes, no label) label {
 	}
 	at = p.branch(opEq, hi, at, no)
 	if code == opGt {
-		at = p.branch(opGt, hi, yes, at)
+		p.branch(opGt, hi, yes, at)
 	}
 	if mhi != ^uint32(0) {
 		p.put(opAnd, mhi, 0, 0)
@@ -153,8 +156,8 @@ func (p *program) leaf(l *leaf) label {
 		} else {
 			c := &l.chains[begin]
 			next := p.ret(c.ret)
-			for i := len(c.tests) - 1; i >= 0; i-- {
-				next = p.test(c.tests[i], next, at)
+			for _, t := range slices.Backward(c.tests) {
+				next = p.test(t, next, at)
 			}
 			at = next
 		}
@@ -183,8 +186,8 @@ func together(a, b chain) bool {
 func (p *program) alternatives(cs []chain, at label) label {
 	first, no := cs[0].tests[0], at
 	match := p.ret(cs[0].ret)
-	for i := len(cs) - 1; i >= 0; i-- {
-		t := cs[i].tests[0]
+	for _, c := range slices.Backward(cs) {
+		t := c.tests[0]
 		v := uint32(t.value)
 		switch t.op {
 		case specs.OpEqualTo:
@@ -199,6 +202,8 @@ func (p *program) alternatives(cs []chain, at label) label {
 			at = p.branch(opGt, v, at, match)
 		case specs.OpLessThan:
 			at = p.branch(opGe, v, at, match)
+		default:
+			panic("seccomp: operator " + string(t.op) + " among alternatives")
 		}
 	}
 	at = p.load(first.arg, 0)
@@ -247,8 +252,7 @@ func groups(s []span) []group {
 func (p *program) tree(g []group, verdicts []label) label {
 	if len(g) == 1 {
 		at := verdicts[g[0].leaf]
-		for i := len(g[0].except) - 1; i >= 0; i-- {
-			e := g[0].except[i]
+		for _, e := range slices.Backward(g[0].except) {
 			at = p.branch(opEq, e.lo, verdicts[e.leaf], at)
 		}
 		return at

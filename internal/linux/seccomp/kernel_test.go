@@ -40,7 +40,7 @@ func children() map[string]func() {
 		"rules":   func() { install(rulesProfile()); probe(rulesCases()) },
 		"kill": func() {
 			install(&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"getppid"}, Action: specs.ActKillProcess}}})
-			unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+			_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) // does not return
 			fmt.Println("alive")
 		},
 		"notify": func() {
@@ -144,13 +144,11 @@ func TestKernelDefault(t *testing.T) {
 	}
 }
 
-func uintp(v uint) *uint { return &v }
-
 // rulesProfile tests every operator on the arguments of calls that fail in
 // other ways when they pass, all from one allowing profile.
 func rulesProfile() *specs.LinuxSeccomp {
 	deny := func(name string, errno uint, arg ...specs.LinuxSeccompArg) specs.LinuxSyscall {
-		return specs.LinuxSyscall{Names: []string{name}, Action: specs.ActErrno, ErrnoRet: uintp(errno), Args: arg}
+		return specs.LinuxSyscall{Names: []string{name}, Action: specs.ActErrno, ErrnoRet: new(errno), Args: arg}
 	}
 	return &specs.LinuxSeccomp{
 		DefaultAction: specs.ActAllow,

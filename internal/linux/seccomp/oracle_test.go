@@ -119,6 +119,7 @@ func meaning(f *family, p *specs.LinuxSeccomp, c call) uint32 {
 			case specs.OpEqualTo, specs.OpNotEqual, specs.OpMaskedEqual:
 				want &= 0xffffffff
 				two &= 0xffffffff
+			default:
 			}
 		}
 		switch a.Op {
@@ -134,8 +135,9 @@ func meaning(f *family, p *specs.LinuxSeccomp, c call) uint32 {
 			return v > want
 		case specs.OpGreaterEqual:
 			return v >= want
+		default:
+			return v&want == two&want
 		}
-		return v&want == two&want
 	}
 	known, top := false, int64(-1)
 	fixed, conditional := int64(-1), int64(-1) // the action of the first rule of each kind that matches

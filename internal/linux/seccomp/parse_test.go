@@ -117,7 +117,7 @@ func TestLongJumps(t *testing.T) {
 			specs.LinuxSyscall{Names: []string{"lseek"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{
 				{Index: 0, Value: i << 31, Op: specs.OpGreaterEqual}, {Index: 1, Value: i, ValueTwo: i, Op: specs.OpMaskedEqual},
 			}},
-			specs.LinuxSyscall{Names: []string{familyX86.table[i*3].name}, Action: specs.ActErrno, ErrnoRet: uintp(uint(i + 200))})
+			specs.LinuxSyscall{Names: []string{familyX86.table[i*3].name}, Action: specs.ActErrno, ErrnoRet: new(uint(i + 200))})
 	}
 	f, err := familyX86.compile(p)
 	if err != nil {
