@@ -4,6 +4,8 @@ import "time"
 
 // Config is what the user asked for. The zero value of every field means "as
 // Docker's default"; pointers are used only where zero is itself a request.
+//
+// After a change to a field here or in state.go: go generate ./internal/container.
 type Config struct {
 	Name  string `json:"name"`
 	Image string `json:"image"` // the reference as it was typed

@@ -216,12 +216,14 @@ func (c *Conn) Wait(ctx context.Context) (Exit, error) {
 	if err != nil {
 		return Exit{}, err
 	}
-	if b[0] != msgExit {
+	if b[0] != msgExit || len(b) < 7 {
 		return Exit{}, unexpected(b)
 	}
-	var e Exit
-	if err := json.Unmarshal(b[1:], &e); err != nil {
-		return Exit{}, errs.New(errs.Corrupt, "answer of the monitor: %w", err)
+	e := Exit{Code: int(int32(binary.LittleEndian.Uint32(b[1:]))), Signal: int(b[5]), OOMKilled: b[6] != 0}
+	if len(b) > 7 {
+		if err := json.Unmarshal(b[7:], &e); err != nil {
+			return Exit{}, errs.New(errs.Corrupt, "answer of the monitor: %w", err)
+		}
 	}
 	return e, nil
 }

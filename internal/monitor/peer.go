@@ -201,13 +201,21 @@ func (p *peer) leave() {
 	p.fd = -1
 }
 
-// encodeExit is 'X'.
+// encodeExit is 'X'. What most containers have none of is JSON behind the rest.
 func encodeExit(e Exit) []byte {
-	b, err := json.Marshal(e)
-	if err != nil {
-		b = []byte("{}") // a struct of numbers and strings always encodes
+	b := binary.LittleEndian.AppendUint32([]byte{msgExit}, uint32(e.Code))
+	b = append(b, byte(e.Signal), 0)
+	if e.OOMKilled {
+		b[len(b)-1] = 1
 	}
-	return append([]byte{msgExit}, b...)
+	if e.OOM == nil && e.Error == "" {
+		return b
+	}
+	more, err := json.Marshal(e)
+	if err != nil || len(b)+len(more) > maxMessage {
+		return b // a struct of numbers and strings always encodes; its text may be too long
+	}
+	return append(b, more...)
 }
 
 // listen makes the control socket and its directory.

@@ -26,8 +26,9 @@ import (
 //	'R' resize   rows cols                     nothing
 //	'G' signal   signal                        nothing
 //
-// 'E' carries errs.Wire as JSON, 'X' carries Exit as JSON. Whoever sent 'S'
-// with files, or 'A', gets 'X' unasked.
+// 'E' carries errs.Wire as JSON; 'X' carries the exit code, the signal, whether
+// memory ran out, and, where there is more to tell, Exit as JSON. Whoever sent
+// 'S' with files, or 'A', gets 'X' unasked.
 const (
 	msgStart  = 'S'
 	msgAttach = 'A'

@@ -138,8 +138,18 @@ func ReadFile(path string) ([]byte, error) {
 	}
 }
 
+// Records that know how to do it themselves are spared encoding/json, whose
+// first use of a large type takes longer than writing the file.
+type (
+	appender interface{ AppendJSON(b []byte) []byte }
+	parser   interface{ ParseJSON(data []byte) error }
+)
+
 // WriteJSON replaces path with v as JSON, as [WriteFile] does.
 func WriteJSON(path string, v any, durable bool) error {
+	if a, ok := v.(appender); ok {
+		return WriteFile(path, append(a.AppendJSON(make([]byte, 0, 4096)), '\n'), durable)
+	}
 	data, err := json.Marshal(v)
 	if err != nil {
 		return errs.New(errs.Invalid, "record %q: %w", path, err)
@@ -160,7 +170,12 @@ func ReadJSON(path string, v any) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return errs.New(errs.Corrupt, "record %q: empty", path)
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	if p, ok := v.(parser); ok {
+		err = p.ParseJSON(data)
+	} else {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
 		return errs.New(errs.Corrupt, "record %q: %w", path, err)
 	}
 	return nil
