@@ -25,11 +25,12 @@ var neverInIsle = []string{
 	module + "/internal/testenv", module + "/internal/pull/...", module + "/internal/image/registry/...", module + "/internal/builtin/...",
 }
 
-// Limits of package initialisation in isle; see TestInitialisationIsCheap.
+// Limits of package initialisation in isle; see TestInitialisationIsCheap. Counts
+// are the same on every machine; the time is what a slow one may take.
 const (
-	initLimit    = 400 * time.Microsecond
-	initAllocs   = 700
-	initPackages = 45
+	initLimit    = 700 * time.Microsecond
+	initAllocs   = 120
+	initPackages = 46
 	initRuns     = 15
 )
 
@@ -221,7 +222,7 @@ func TestInitialisationIsCheap(t *testing.T) {
 		for line := range strings.Lines(trace.String()) {
 			// init internal/bytealg @0.008 ms, 0 ms clock, 0 bytes, 0 allocs
 			f := strings.Fields(line)
-			if len(f) != 10 || f[0] != "init" {
+			if len(f) != 11 || f[0] != "init" {
 				continue
 			}
 			d, err := time.ParseDuration(f[4] + "ms")
@@ -229,7 +230,7 @@ func TestInitialisationIsCheap(t *testing.T) {
 				t.Fatalf("%q: %v", line, err)
 			}
 			var k int
-			for _, c := range f[8] {
+			for _, c := range f[9] {
 				k = k*10 + int(c-'0')
 			}
 			sum, n, a = sum+d, n+1, a+k
