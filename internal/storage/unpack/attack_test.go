@@ -132,8 +132,13 @@ func rawArchive(hdrs []tar.Header) []byte {
 		if h.Typeflag == 0 {
 			h.Typeflag = tar.TypeReg
 		}
-		if h.Mode == 0 {
+		switch {
+		case h.Mode == -1:
+			h.Mode = 0
+		case h.Mode == 0 && h.Typeflag == tar.TypeDir:
 			h.Mode = 0o755
+		case h.Mode == 0:
+			h.Mode = 0o644
 		}
 		pax := map[string]string{"path": h.Name, "linkpath": h.Linkname}
 		for k, v := range h.PAXRecords {
