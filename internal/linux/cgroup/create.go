@@ -52,9 +52,7 @@ func (h *Host) Create(r Request) (_ *Group, Err error) {
 	defer func() {
 		if Err != nil {
 			_ = g.Close() // no data in it
-			for _, d := range slices.Backward(m.made) {
-				Err = errors.Join(Err, remove(d))
-			}
+			Err = errors.Join(Err, m.undo())
 		}
 	}()
 	for _, n := range needs(r.Resources, false) {
@@ -105,8 +103,24 @@ type maker struct {
 // prefix marks the directories of containers.
 const prefix = "isle-"
 
-// under returns the directory for the container's group below a hierarchy's own
-// location, making a parent that was named.
+// place makes the container's directory below a hierarchy's own location, or
+// below a parent that was named, which it makes too.
+func (m *maker) place(own location) (parent location, group dir, err error) {
+	for range 3 {
+		if parent, err = m.under(own); err != nil {
+			return parent, "", err
+		}
+		group = parent.dir.join(prefix + m.request.Name)
+		// The end of another container may take away the parent right now.
+		if err = m.mkgroup(group); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	return parent, group, err
+}
+
+// under returns the directory for the container's group, making a parent that
+// was named.
 func (m *maker) under(own location) (location, error) {
 	parent := own
 	if m.request.Systemd {
@@ -120,11 +134,37 @@ func (m *maker) under(own location) (location, error) {
 			continue
 		}
 		parent.dir = parent.dir.join(part)
-		if err := m.mkdir(parent.dir); err != nil && !errors.Is(err, unix.EEXIST) {
+		switch err := m.mkdir(parent.dir); {
+		case err == nil:
+			parent.dir.mark()
+		case !errors.Is(err, unix.EEXIST):
 			return location{}, err
 		}
 	}
 	return parent, nil
+}
+
+// Extended attributes of a directory that was made as a named parent, so that
+// the last container below it takes it away: one for root, one for others, who
+// can set it on v2 only.
+const (
+	markRoot = "trusted.isle.parent"
+	markUser = "user.isle.parent"
+)
+
+func (d dir) mark() {
+	if unix.Setxattr(string(d), markRoot, []byte("1"), 0) != nil {
+		_ = unix.Setxattr(string(d), markUser, []byte("1"), 0) // then it stays, as with other engines
+	}
+}
+
+func (d dir) marked() bool {
+	for _, name := range [...]string{markRoot, markUser} {
+		if n, err := unix.Getxattr(string(d), name, nil); err == nil && n > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *maker) mkdir(d dir) error {
@@ -133,6 +173,21 @@ func (m *maker) mkdir(d dir) error {
 	}
 	m.made = append(m.made, d)
 	return nil
+}
+
+// undo removes what was made. A named parent may hold others' groups by now, and
+// then stays.
+func (m *maker) undo() error {
+	var all error
+	for _, d := range slices.Backward(m.made) {
+		if d.base() == prefix+m.request.Name {
+			all = errors.Join(all, remove(d))
+		} else {
+			_ = unix.Rmdir(string(d))
+		}
+	}
+	m.made = nil
+	return all
 }
 
 // mkgroup makes the container's directory. One that was left by a run of the
@@ -154,21 +209,22 @@ func (m *maker) makeV1(n need) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.what, err)
 	}
-	parent, err := m.under(own)
-	if err != nil {
-		return m.refused(n, err)
+	d, parent := dir(""), location{}
+	for other, path := range m.group.paths.V1 {
+		if o, err := m.host.ownIn(other); err == nil && o == own {
+			d, parent = dir(path), location{dir(path).up(), own.mount} // made for a controller of the same hierarchy
+		}
+	}
+	if d == "" {
+		if parent, d, err = m.place(own); err != nil {
+			return m.refused(n, err)
+		}
 	}
 	if err := checkAncestors(parent, n.controller, false, m.request.Resources); err != nil {
 		return err
 	}
-	d := parent.dir.join(prefix + m.request.Name)
 	if m.group.paths.V1 == nil {
 		m.group.paths.V1 = map[string]string{}
-	}
-	if !slices.Contains(m.made, d) { // else another controller of the same hierarchy made it
-		if err := m.mkgroup(d); err != nil {
-			return m.refused(n, err)
-		}
 	}
 	m.group.paths.V1[n.controller] = string(d)
 	return m.group.limitV1(d, own.mount, n.controller, m.request.Resources)

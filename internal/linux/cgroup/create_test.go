@@ -80,6 +80,47 @@ func TestLimitsAboveTheParents(t *testing.T) {
 	}
 }
 
+// TestNamedParent: --cgroup-parent is made on demand and goes with the last
+// container that lives there; one that was there before stays.
+func TestNamedParent(t *testing.T) {
+	needLimits(t)
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := "parent-" + testName(t) + "/inner"
+	var groups []*Group
+	for range 2 {
+		g, err := h.Create(Request{Name: testName(t), Parent: parent, Resources: memory(64 << 20), Rootless: os.Getuid() != 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range g.all() {
+			if !strings.HasSuffix(string(d.up()), "/"+parent) {
+				t.Errorf("made at %s", d)
+			}
+		}
+		groups = append(groups, g)
+	}
+	big := start(t, groups[0], "hog 200")
+	if err := big.Wait(); err == nil {
+		t.Error("the limit does not hold below a named parent")
+	}
+	for i, g := range groups {
+		d := g.all()[0].up()
+		if err := g.Delete(); err != nil {
+			t.Fatal(err)
+		}
+		if there := d.exists(""); there != (i == 0) {
+			t.Errorf("after %d of 2 containers: parent is there: %v", i+1, there)
+		}
+	}
+	out, err := exec.Command("find", usual, "-path", "*/"+strings.TrimSuffix(parent, "/inner")).Output()
+	if err != nil || len(out) != 0 {
+		t.Errorf("left: %s (%v)", out, err)
+	}
+}
+
 func TestFailedCreateLeavesNothing(t *testing.T) {
 	needLimits(t)
 	h, err := Detect()

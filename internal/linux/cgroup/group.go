@@ -358,6 +358,11 @@ func (g *Group) Delete() error {
 			}
 			return err == nil, err
 		})
+		if err == nil {
+			// Parents made for --cgroup-parent go with the last that lived there.
+			for p := d.up(); p.marked() && unix.Rmdir(string(p)) == nil; p = p.up() {
+			}
+		}
 		if err == nil && d.exists("cgroup.procs") {
 			pids, _ := procs(d) // only to say more
 			err = errs.New(errs.Conflict, "remove cgroup %s: still in use by processes %v", d, pids)

@@ -247,6 +247,41 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+// TestNoV2AtAll: where no v2 hierarchy is mounted, the freezer is what pauses
+// and what finds every process to kill.
+func TestNoV2AtAll(t *testing.T) {
+	testenv.Need(t, testenv.Root, testenv.CgroupV1)
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pure := &Host{own: h.own, mode: "v1"}
+	g, err := pure.Create(Request{Name: testName(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.File() != nil || g.paths.V1["freezer"] == "" || len(g.paths.V1) != 1 {
+		t.Errorf("%+v", g.paths)
+	}
+	p := start(t, g, "forks 5")
+	p.line(t)
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := dir(g.paths.V1["freezer"]).read("freezer.state"); err != nil || got != "FROZEN" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := g.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(); err == nil {
+		t.Error("survived")
+	}
+	if err := g.Delete(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEmptyGroup(t *testing.T) {
 	g := Open(Paths{})
 	if !g.Empty() || g.File() != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -48,7 +47,7 @@ func (m *maker) makeV2() error {
 	} else if base, err = m.base(); err != nil {
 		return fmt.Errorf("%s: %w", m.reason(), err)
 	}
-	parent, err := m.under(base)
+	parent, d, err := m.place(base)
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.reason(), err)
 	}
@@ -58,19 +57,15 @@ func (m *maker) makeV2() error {
 		}
 	}
 	// Every directory on the way down must hand the controllers on.
-	for d := base.dir; ; {
-		if err := m.enable(d, want); err != nil {
+	for up := base.dir; ; {
+		if err := m.enable(up, want); err != nil {
 			return err
 		}
-		if d == parent.dir {
+		if up == parent.dir {
 			break
 		}
-		next, _, _ := strings.Cut(strings.TrimPrefix(string(parent.dir[len(d):]), "/"), "/")
-		d = d.join(next)
-	}
-	d := parent.dir.join(prefix + m.request.Name)
-	if err := m.mkgroup(d); err != nil {
-		return fmt.Errorf("%s: %w", m.reason(), err)
+		next, _, _ := strings.Cut(strings.TrimPrefix(string(parent.dir[len(up):]), "/"), "/")
+		up = up.join(next)
 	}
 	if kind, err := d.read("cgroup.type"); err == nil && kind != "domain" {
 		return errs.New(errs.Unsupported, "%s: cgroup %s is in threaded mode, where containers cannot live", m.reason(), parent.dir)
@@ -113,18 +108,14 @@ func (m *maker) makeUnlimited() error {
 	if own.dir.base() == callers {
 		base.dir = own.dir.up()
 	}
-	parent, err := m.under(base)
+	_, d, err := m.place(base)
 	if err == nil {
-		err = mayJoin(own.dir, parent.dir)
-	}
-	d := parent.dir.join(prefix + m.request.Name)
-	if err == nil {
-		err = m.mkgroup(d)
+		err = mayJoin(own.dir, d)
 	}
 	switch {
 	case err == nil:
 	case !named && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)):
-		return nil
+		return m.undo()
 	case named:
 		return fmt.Errorf("cgroup parent %s: %w", m.request.Parent, err)
 	default:
@@ -132,8 +123,7 @@ func (m *maker) makeUnlimited() error {
 	}
 	if kind, err := d.read("cgroup.type"); err == nil && kind != "domain" {
 		// Below a threaded group a process cannot be put without more ado.
-		m.made = slices.DeleteFunc(m.made, func(x dir) bool { return x == d })
-		return remove(d)
+		return m.undo()
 	}
 	m.group.paths.V2 = string(d)
 	return nil
