@@ -22,6 +22,11 @@ type conductor interface {
 	Exec(ctx context.Context, ref string, cfg container.ExecConfig, io engine.IO) (engine.Session, error)
 	Stop(ctx context.Context, ref, signal string, timeout *int) error
 	Kill(ctx context.Context, ref, signal string) error
+	Restart(ctx context.Context, ref, signal string, timeout *int) error
+	Pause(ctx context.Context, ref string, on bool) error
+	Rename(ctx context.Context, ref, name string) error
+	PruneContainers(ctx context.Context, o engine.PruneOptions) (removed []string, bytes int64, err error)
+	History(ctx context.Context, ref string) ([]engine.Step, error)
 	Wait(ctx context.Context, ref, condition string) (int, error)
 	Remove(ctx context.Context, ref string, o engine.RemoveOptions) error
 	List(ctx context.Context, o engine.ListOptions) ([]engine.Container, error)

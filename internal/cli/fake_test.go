@@ -375,3 +375,11 @@ func isle(t *testing.T, m conductor, stdin string, args ...string) result {
 	}
 	return result{code, read(out), read(errf)}
 }
+
+func (m *memory) Restart(context.Context, string, string, *int) error { return nil }
+func (m *memory) Pause(context.Context, string, bool) error           { return nil }
+func (m *memory) Rename(context.Context, string, string) error        { return nil }
+func (m *memory) PruneContainers(context.Context, engine.PruneOptions) ([]string, int64, error) {
+	return nil, 0, nil
+}
+func (m *memory) History(context.Context, string) ([]engine.Step, error) { return nil, nil }

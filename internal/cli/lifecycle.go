@@ -136,6 +136,32 @@ func cmdStop(c *call) func() error {
 	}
 }
 
+func cmdRestart(c *call) func() error {
+	var o struct {
+		signal  string
+		timeout *int
+	}
+	c.flags = []flag{
+		{name: "signal", short: 's', v: (*stringVar)(&o.signal), help: "Signal to send (the container's own by default)"},
+		{name: "time", v: intPtrVar{&o.timeout}, hidden: true},
+		{name: "timeout", short: 't', v: intPtrVar{&o.timeout}, help: "Seconds to wait before the container is killed; -1 never"},
+	}
+	return func() error {
+		if o.signal != "" {
+			if _, err := container.ParseSignal(o.signal); err != nil {
+				return err
+			}
+		}
+		eng, err := c.engine()
+		if err != nil {
+			return err
+		}
+		return c.eachAtOnce(func(ref string) (string, error) {
+			return ref, eng.Restart(c.ctx, ref, o.signal, o.timeout)
+		})
+	}
+}
+
 func cmdKill(c *call) func() error {
 	var sig string
 	c.flags = []flag{

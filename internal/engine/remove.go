@@ -44,7 +44,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 			}
 			return errs.New(errs.Conflict, "cannot remove container %q: container is %s: %s", "/"+c.Config.Name, c.State.Status, how)
 		}
-		if err := e.kill(ctx, c, true); err != nil {
+		if err := e.kill(ctx, c); err != nil {
 			return err
 		}
 	}

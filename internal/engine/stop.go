@@ -86,22 +86,21 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		return errs.New(errs.Conflict, "cannot kill container: %s: container %s is not running", ref, c.ID)
 	}
 	if sig == unix.SIGKILL {
-		return e.kill(ctx, c, false)
+		return e.kill(ctx, c)
 	}
-	p, err := openInit(c)
+	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
 		return e.afterDial(c, err)
 	}
-	defer p.Close()
-	if err := unix.PidfdSendSignal(int(p.Fd()), sig, nil, 0); err != nil {
-		return fmt.Errorf("kill container %q: %w", c.Config.Name, err)
+	defer conn.Close()
+	if err := conn.Kill(ctx, sig); err != nil {
+		return e.afterDial(c, err)
 	}
 	return nil
 }
 
-// kill ends a container at once and, with wait, returns after its monitor has
-// recorded that.
-func (e *Engine) kill(ctx context.Context, c *Container, wait bool) error {
+// kill ends a container at once and returns after its monitor has recorded that.
+func (e *Engine) kill(ctx context.Context, c *Container) error {
 	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
 		return e.afterDial(c, err)
@@ -110,7 +109,6 @@ func (e *Engine) kill(ctx context.Context, c *Container, wait bool) error {
 	if err := conn.Stop(ctx, unix.SIGKILL, 0); err != nil {
 		return e.afterDial(c, err)
 	}
-	_ = wait // Stop returns after the record is written
 	return nil
 }
 
