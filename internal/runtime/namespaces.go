@@ -132,6 +132,9 @@ func (c *compiler) fork() {
 		// The child is there at once, so the parent need not be asked.
 		c.p.Meanwhile(c.writeMaps)
 	}
+	// A joined pid namespace has processes in it that could see the child; and
+	// see Share for the others.
+	clone.Share = !c.ns.stages && !(c.ns.has(unix.CLONE_NEWTIME))
 	c.p.Step(program.Step{Verb: "clone"})
 	c.p.Fork(clone)
 }

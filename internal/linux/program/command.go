@@ -62,12 +62,12 @@ func (c *Command) Program() *Program {
 		}
 		args = append(args, null.Arg())
 	}
-	clone := Clone{Cgroup: c.Cgroup}
-	joinsPID := false
+	joinsPID, joinsTime := false, false
 	for _, j := range c.Join {
 		joinsPID = joinsPID || j.Type&unix.CLONE_NEWPID != 0
+		joinsTime = joinsTime || j.Type&unix.CLONE_NEWTIME != 0
 	}
-	p.Fork(clone)
+	p.Fork(Clone{Cgroup: c.Cgroup, Share: !joinsPID && !joinsTime})
 	if c.Setsid {
 		p.Call(unix.SYS_SETSID)
 	}

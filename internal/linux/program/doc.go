@@ -37,8 +37,9 @@
 //
 // # Invariants
 //
-// Between clone and execve the child calls only functions marked nosplit: the
-// runtime has poisoned the stack guard, so that a mistake crashes at once.
+// Between clone and execve the child runs only functions marked nosplit, on a
+// stack whose bound the linker has checked, and it stores no Go pointers: it may
+// be running on the caller's memory (Clone.Share).
 // Every file descriptor that the child opens is close-on-exec. A child that
 // loses its parent meets end of file at the next Await or Sync and exits.
 //

@@ -24,6 +24,11 @@ type pathScratch struct {
 
 var _ [scratchSize - unsafe.Sizeof(pathScratch{})]byte
 
+// mkpathOnOwnStack is mkpath, called through a variable: the linker bounds chains
+// of nosplit functions by what every goroutine's stack has left, and cannot know
+// that this chain has a stack of its own (stackSize).
+var mkpathOnOwnStack = mkpath
+
 // mkpath is the child's part of Program.Mkpath. It keeps the walked prefix as
 // text without symbolic links and opens every prefix anew from root with
 // RESOLVE_NO_SYMLINKS, so a component swapped for a link between two steps
@@ -159,20 +164,26 @@ func copyPath(dst *[pathMax]byte, addr uintptr) (int, bool) {
 	return 0, false
 }
 
+// byteAt is s.cur[n] without a check: mkpath has bounded n, and the code that
+// reports a bad index would not fit the child's stack.
+//
+//go:nosplit
+//go:norace
+func byteAt(s *pathScratch, n int) *byte { return (*byte)(unsafe.Add(unsafe.Pointer(&s.cur), n)) }
+
 // openPrefix opens the first n bytes of s.cur below root; none of them is root.
 //
 //go:nosplit
 //go:norace
 func openPrefix(root uintptr, s *pathScratch, n int) (uintptr, syscall.Errno) {
-	var old [2]byte
-	old[0], old[1] = s.cur[n], s.cur[n+1]
+	// What lies behind the prefix is put back afterwards.
+	first, end := *byteAt(s, 0), *byteAt(s, max(n, 1))
 	if n == 0 {
-		s.cur[0], s.cur[1] = '.', 0
-	} else {
-		s.cur[n] = 0
+		*byteAt(s, 0) = '.'
 	}
+	*byteAt(s, max(n, 1)) = 0
 	fd, _, e := syscall.RawSyscall6(unix.SYS_OPENAT2, root, uintptr(unsafe.Pointer(&s.cur)), uintptr(unsafe.Pointer(&s.how)), unsafe.Sizeof(s.how), 0, 0)
-	s.cur[n], s.cur[n+1] = old[0], old[1]
+	*byteAt(s, 0), *byteAt(s, max(n, 1)) = first, end
 	return fd, e
 }
 
@@ -182,14 +193,12 @@ func openPrefix(root uintptr, s *pathScratch, n int) (uintptr, syscall.Errno) {
 //go:nosplit
 //go:norace
 func makeName(root uintptr, s *pathScratch, cur, name, end int, dir bool, uid, gid uintptr) syscall.Errno {
-	// The terminator first: openPrefix puts back what it overwrites, and the
-	// byte after the prefix may be the first of the name.
-	s.cur[end] = 0
+	*byteAt(s, end) = 0
 	parent, e := openPrefix(root, s, cur)
 	if e != 0 {
 		return e
 	}
-	at := uintptr(unsafe.Pointer(&s.cur[name]))
+	at := uintptr(unsafe.Pointer(byteAt(s, name)))
 	if dir {
 		_, _, e = syscall.RawSyscall6(syscall.SYS_MKDIRAT, parent, at, 0o755, 0, 0, 0)
 	} else {

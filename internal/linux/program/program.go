@@ -43,12 +43,12 @@ type Program struct {
 // New returns an empty program with room for a usual container.
 func New() *Program {
 	return &Program{
-		ops:    make([]op, 0, 256),
-		mem:    make([]byte, 0, 12<<10),
+		ops:    make([]op, 0, 384),
+		mem:    make([]byte, 0, 16<<10),
 		relocs: make([]uint32, 0, 64),
-		labels: make([]int32, 0, 64),
-		steps:  append(make([]Step, 0, 64), Step{}),
-		slots:  make([]string, 1, 32), // slot 0 is nobody's, so that the zero Slot is none
+		labels: make([]int32, 0, 128),
+		steps:  append(make([]Step, 0, 96), Step{}),
+		slots:  make([]string, 1, 128), // slot 0 is nobody's, so that the zero Slot is none
 		fork:   -1,
 	}
 }
@@ -328,6 +328,14 @@ type Clone struct {
 	// the second clone (Reclone). Needs CAP_SYS_ADMIN in the caller's own user
 	// namespace too (setns(2)).
 	PIDNS *os.File
+	// Share lets the child run on the caller's memory rather than on a copy,
+	// which is faster by the time it takes to copy page tables and to fault
+	// pages back in. It is for children that no untrusted process can see
+	// before execve: one that could trace the child would have the caller. A
+	// child that shares memory cannot unshare a user namespace nor join a time
+	// namespace (current_is_single_threaded in the kernel). Programs with Sync,
+	// Ready or Reclone ignore Share.
+	Share bool
 }
 
 // Reclone makes the child that has run so far clone a sibling, which goes on

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,15 +61,71 @@ func sh(p *Program, out Arg, script string) {
 }
 
 func TestStartRunsCommand(t *testing.T) {
-	for _, legacy := range []bool{false, true} {
+	for i := range 4 {
+		legacy := i&1 != 0
 		got := output(t, func(p *Program, out Arg) {
 			p.LegacyClone, p.LegacyCloseRange = legacy, legacy
-			p.Fork(Clone{})
+			p.Fork(Clone{Share: i&2 != 0})
 			sh(p, out, "echo $A; ls /proc/self/fd | tr '\\n' ' '")
 		})
 		if want := "b\n0 1 2 3 "; got != want { // 3 is ls reading the directory
 			t.Errorf("legacy=%v: got %q, want %q", legacy, got, want)
 		}
+	}
+}
+
+// A child on the caller's memory, many at a time, beside a busy runtime: nothing
+// of the caller's is disturbed, and it can be traced again afterwards.
+func TestSharedMemory(t *testing.T) {
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	go func() { // garbage, so that the collector runs
+		var keep [][]byte
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				keep = append(keep[max(0, len(keep)-100):], make([]byte, 10000))
+			}
+		}
+	}()
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 40 {
+				p := New()
+				st, fd := p.Buffer(144), p.Slot("null")
+				p.Meanwhile(func(int) error { runtime.GC(); return nil })
+				p.Fork(Clone{Share: true})
+				p.Call(unix.SYS_OPENAT, CWD, p.String("/dev/null"), Int(unix.O_PATH|unix.O_CLOEXEC)).To(fd)
+				p.Call(unix.SYS_FSTAT, fd.Arg(), st)
+				p.Call(unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(0), Int(0), Int(0), Int(0))
+				p.Await()
+				if i%4 == 0 {
+					p.Call(unix.SYS_CHDIR, p.String("/nowhere"))
+				}
+				p.Call(unix.SYS_EXECVE, p.String("/bin/sh"), p.Strings([]string{"sh", "-c", "exit " + itoa(g)}), p.Strings(nil))
+				c, err := p.Start()
+				if i%4 == 0 {
+					if !errors.Is(err, unix.ENOENT) {
+						t.Errorf("error %v", err)
+					}
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if code := wait(t, c); code != g {
+					t.Errorf("exit code %d, want %d", code, g)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	if d, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); d != 1 {
+		t.Errorf("dumpable is %d, %v", d, err)
 	}
 }
 

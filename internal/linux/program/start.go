@@ -62,6 +62,12 @@ func (p *Program) Start() (*Child, error) {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	im.sock, im.peer = uintptr(pair[1]), uintptr(pair[0])
+	im.stack = make([]byte, stackSize)
+	if im.shared = p.clone.Share && !p.talks; im.shared {
+		sharing.begin()
+		defer sharing.end()
+	}
+	defer runtime.KeepAlive(im) // the child may be using it until it has executed
 	pid, err := p.cloneChild(im)
 	_ = unix.Close(pair[1])
 	if err != nil {
