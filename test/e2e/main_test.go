@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,6 +15,10 @@ import (
 // varRegistry carries the address of the registry to copies of a test that run
 // as somebody else.
 const varRegistry = "ISLE_E2E_REGISTRY"
+
+// varStore names a directory that keeps the registry's storage between runs, or
+// brings it to a machine that has not the packages the images are made of.
+const varStore = "ISLE_E2E_STORE"
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -41,9 +47,17 @@ func run(m *testing.M) int {
 }
 
 func serve(dir string) (addr string, stop func(), err error) {
+	if store := os.Getenv(varStore); store != "" {
+		if err := errors.Join(os.MkdirAll(store, 0o755), os.Symlink(store, filepath.Join(dir, "store"))); err != nil {
+			return "", func() {}, err
+		}
+	}
 	r, err := images.StartRegistry(dir, false)
 	if err != nil {
 		return "", func() {}, err
+	}
+	if filled() {
+		return r.Addr, r.Stop, nil
 	}
 	for _, make := range []func(string) (*images.Image, error){images.Alpine, images.Busybox, images.Nginx, images.Stress} {
 		m, err := make(dir)
@@ -57,10 +71,20 @@ func serve(dir string) (addr string, stop func(), err error) {
 	return r.Addr, r.Stop, nil
 }
 
+// filled reports whether the store that was brought along has the images.
+func filled() bool {
+	store := os.Getenv(varStore)
+	_, err := os.Stat(filepath.Join(store, "docker/registry/v2/repositories/library/stress/_manifests/tags/latest"))
+	return store != "" && err == nil
+}
+
 // needImages are the needs of tests that pull.
 func needImages(t *testing.T) {
 	t.Helper()
-	testenv.Need(t, testenv.Registry, testenv.Busybox, testenv.Nginx, testenv.StressNG, testenv.PS)
+	testenv.Need(t, testenv.Registry, testenv.PS)
+	if !filled() {
+		testenv.Need(t, testenv.Busybox, testenv.Nginx, testenv.StressNG)
+	}
 }
 
 // asRoot and asUser run the test's rest as that user, in cgroups of its own.
