@@ -204,10 +204,17 @@ func (w *BlobWriter) Verify() error {
 
 // Commit verifies the content and makes it a blob of the store that survives
 // a power loss. It returns the blob's digest. On failure the content is gone.
-func (w *BlobWriter) Commit() (string, error) {
+func (w *BlobWriter) Commit() (string, error) { return w.commit(true) }
+
+// CommitUnsynced is Commit for one of many blobs: the caller calls SyncBlobs
+// before it records an image with them. After a power loss before that, the
+// blob may be damaged; whoever finds it so discards it with DropBlob.
+func (w *BlobWriter) CommitUnsynced() (string, error) { return w.commit(false) }
+
+func (w *BlobWriter) commit(sync bool) (string, error) {
 	digest := w.Digest()
 	err := w.Verify()
-	if err == nil {
+	if err == nil && sync {
 		err = w.f.Sync()
 	}
 	if err == nil {
@@ -216,7 +223,7 @@ func (w *BlobWriter) Commit() (string, error) {
 	if err == nil {
 		err = os.Rename(w.path, w.s.blobFile(digest))
 	}
-	if err == nil {
+	if err == nil && sync {
 		err = state.SyncDir(w.s.dir + "/blobs/sha256")
 	}
 	if err != nil {
@@ -250,6 +257,32 @@ func (w *BlobWriter) Discard() {
 	w.done = true
 	_ = os.Remove(w.path) // left behind, it is swept later
 	_ = w.lock.Close()    // nothing in it is wanted
+}
+
+// SyncBlobs puts on disk what was committed unsynced. It does nothing if the
+// store is on the file system of the path synced, for which that was done since.
+func (s *Store) SyncBlobs(synced string) error {
+	dir := s.dir + "/blobs/sha256"
+	var a, b unix.Stat_t
+	if synced != "" && unix.Stat(dir, &a) == nil && unix.Stat(synced, &b) == nil && a.Dev == b.Dev {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	if err = unix.Syncfs(int(f.Fd())); err != nil {
+		err = &fs.PathError{Op: "sync", Path: dir, Err: err}
+	}
+	return errors.Join(err, f.Close())
+}
+
+// DropBlob removes a blob whose reader has found it damaged.
+func (s *Store) DropBlob(digest string) error {
+	if err := CheckDigest(digest); err != nil {
+		return err
+	}
+	return os.Remove(s.blobFile(digest))
 }
 
 // PutBlob stores data and returns its digest. It is idempotent.

@@ -27,8 +27,8 @@
 // for it afterwards. No lock is held while data moves over a network or is
 // unpacked, except the one of the blob that is being fetched.
 //
-// Invariants: a blob under its final name has the digest it is named by, and
-// readers check that again; nothing in a manifest, configuration, label or
+// Invariants: a blob under its final name has the digest it is named by (after a
+// power loss: if a record names it), and readers check that again; nothing in a manifest, configuration, label or
 // annotation is ever an instruction or a path.
 //
 // Subpackages registry and archive fill the store; they are linked by isled

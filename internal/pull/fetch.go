@@ -73,8 +73,12 @@ func (f *fetcher) all(ctx context.Context, layers []image.Layer) error {
 	}
 	err := g.Wait()
 	if err == nil {
-		// One wait for the disk, for the files of all layers.
+		// One wait for the disk, for the files and blobs of all layers.
 		err = f.p.Layers.Commit(f.staged...)
+		if err == nil && len(todo) > 0 {
+			path, _ := f.p.Layers.Path(todo[0].DiffID) // it has been unpacked there: a good diff id
+			err = f.p.Images.SyncBlobs(path)
+		}
 	} else {
 		for _, s := range f.staged {
 			err = errors.Join(err, s.Discard())
@@ -107,8 +111,16 @@ func (j *job) run(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		g.Go(func() error {
-			defer blob.Close() //nolint:errcheck // read only; nothing to lose
-			return j.unpack(ctx, j.extracting(blob, blob.Size))
+			err := j.unpack(ctx, j.extracting(blob, blob.Size))
+			_ = blob.Close() // read only; nothing to lose
+			if errs.KindOf(err) != errs.Corrupt || !j.damaged() {
+				return err
+			}
+			// By the disk, or by a power loss before its puller had synced it.
+			if err := j.f.p.Images.DropBlob(j.Digest); err != nil {
+				return err
+			}
+			return j.run(ctx, g)
 		})
 		return nil
 	}
@@ -160,6 +172,17 @@ func (j *job) run(ctx context.Context, g *errgroup.Group) error {
 		_ = w.Close() // keeps what there is
 	}
 	return err
+}
+
+// damaged reports whether the blob in the store is not what it should be.
+func (j *job) damaged() bool {
+	blob, err := j.f.p.Images.OpenBlob(j.Digest)
+	if err != nil {
+		return false
+	}
+	defer blob.Close() //nolint:errcheck // read only; nothing to lose
+	_, err = io.Copy(io.Discard, blob)
+	return errs.KindOf(err) == errs.Corrupt
 }
 
 // extracting shows how much was read of a blob that was there.
@@ -219,7 +242,7 @@ func (j *job) download(ctx context.Context, grow *growing, left io.Reader, n int
 		return errs.As(errs.Corrupt, fmt.Errorf("layer %s: the registry sends other content: %w", short(j.Digest), err))
 	}
 	j.line.set("Download complete")
-	_, err = grow.w.Commit()
+	_, err = grow.w.CommitUnsynced()
 	return err
 }
 

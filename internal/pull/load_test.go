@@ -192,7 +192,12 @@ func TestLoadWhatOthersSave(t *testing.T) {
 	s.Push(t, "lab/app", "v1", m)
 	for _, form := range []string{"docker-archive", "oci-archive"} {
 		file := filepath.Join(t.TempDir(), "x.tar")
-		out, err := exec.Command(skopeo, "copy", "--src-tls-verify=false", "docker://"+s.Addr+"/lab/app:v1", form+":"+file+":lab.example/app:v1").CombinedOutput()
+		// Or it looks for signatures where only root may.
+		sigs := t.TempDir()
+		if err := os.WriteFile(sigs+"/default.yaml", []byte("default-docker:\n  lookaside: file://"+sigs+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(skopeo, "--registries.d", sigs, "copy", "--src-tls-verify=false", "docker://"+s.Addr+"/lab/app:v1", form+":"+file+":lab.example/app:v1").CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

@@ -31,6 +31,9 @@ import (
 // settings below the home directory.
 func newPuller(t testing.TB, files map[string]string) *Puller {
 	t.Helper()
+	if os.Getuid() != 0 {
+		testenv.Need(t, testenv.UserNS) // TestMain could not have one
+	}
 	dir := t.TempDir()
 	for name, text := range files {
 		path := filepath.Join(dir, "home", name)

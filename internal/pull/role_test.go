@@ -30,7 +30,35 @@ func TestMain(m *testing.M) {
 	case "import":
 		os.Exit(ImportMain(os.Args[1:]))
 	}
+	if code, done := inUserNamespace(); done {
+		os.Exit(code)
+	}
 	os.Exit(m.Run())
+}
+
+// inUserNamespace runs the tests again in a user namespace, where isled always
+// is unless root runs it. done is false when this is such a place already, or
+// none can be had (newPuller skips then).
+func inUserNamespace() (code int, done bool) {
+	self, err := os.Executable()
+	if os.Getuid() == 0 || err != nil {
+		return 0, false
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, false
+	}
+	if err := cmd.Wait(); err != nil {
+		return 1, true
+	}
+	return 0, true
 }
 
 // isled is a command that runs a role on stores below dir.
@@ -113,6 +141,18 @@ func slow(t *testing.T, s *registrytest.Server, begun chan<- struct{}) string {
 	})
 }
 
+// await waits until so many pieces of blobs have been sent.
+func await(t *testing.T, begun <-chan struct{}, pieces int) {
+	t.Helper()
+	for range pieces {
+		select {
+		case <-begun:
+		case <-time.After(time.Minute):
+			t.Fatal("nothing is downloaded")
+		}
+	}
+}
+
 type trickle struct {
 	http.ResponseWriter
 	begun chan<- struct{}
@@ -146,9 +186,7 @@ func TestInterruptedPullLeavesNothing(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 20 {
-		<-begun
-	}
+	await(t, begun, 20)
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -175,9 +213,7 @@ func TestKilledPullIsSweptOrGoneOnWith(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for range 300 {
-			<-begun
-		}
+		await(t, begun, 300)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -237,4 +273,30 @@ func TestDamagedPartIsFetchedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkStored(t, p, s.Addr+"/app:v1", m)
+}
+
+// A blob without a record may have been damaged by a power loss too.
+func TestDamagedBlobIsFetchedAgain(t *testing.T) {
+	t.Parallel()
+	s := registrytest.Start(t)
+	m := testImage(t, false)
+	s.Push(t, "app", "v1", m)
+	for _, size := range []int{0, 1000, len(m.Blobs[m.Layers[2]])} {
+		p := newPuller(t, nil)
+		bad := bytes.Clone(m.Blobs[m.Layers[2]][:size])
+		if size > 0 {
+			bad[size/2] ^= 1
+		}
+		dir := dataDir(p) + "/images/blobs/sha256"
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(dir+"/"+m.Layers[2][7:], bad, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Pull(t.Context(), Options{Ref: s.Addr + "/app:v1"}); err != nil {
+			t.Fatal(err)
+		}
+		checkStored(t, p, s.Addr+"/app:v1", m)
+		if data, err := p.Images.ReadBlob(m.Layers[2], 1<<30); err != nil || image.DigestOf(data) != m.Layers[2] {
+			t.Errorf("blob: %v", err)
+		}
+	}
 }
