@@ -58,6 +58,14 @@ func commands() []command {
 		{paths: []string{"unpause", "container unpause"}, group: groupAll, short: "Let frozen containers go on", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdPause(false)},
 		{paths: []string{"wait", "container wait"}, group: groupAll, short: "Wait until containers end, and print their exit codes", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdWait},
 
+		{paths: []string{"port", "container port"}, group: groupAll, short: "List the published ports of a container", usage: "CONTAINER [PRIVATE_PORT[/PROTO]]", min: 1, max: 2, setup: cmdPort},
+		{paths: []string{"network connect"}, short: "Connect a container to a network", usage: "[OPTIONS] NETWORK CONTAINER", min: 2, max: 2, setup: cmdNetworkConnect},
+		{paths: []string{"network create"}, short: "Create a network", usage: "[OPTIONS] NETWORK", min: 1, max: 1, setup: cmdNetworkCreate},
+		{paths: []string{"network disconnect"}, short: "Disconnect a container from a network", usage: "[OPTIONS] NETWORK CONTAINER", min: 2, max: 2, setup: cmdNetworkDisconnect},
+		{paths: []string{"network inspect"}, short: "Show everything about networks", usage: "[OPTIONS] NETWORK [NETWORK...]", min: 1, max: -1, setup: cmdNetworkInspect},
+		{paths: []string{"network ls", "network list"}, short: "List networks", usage: "[OPTIONS]", setup: cmdNetworkList},
+		{paths: []string{"network prune"}, short: "Remove the networks that no container uses", usage: "[OPTIONS]", setup: cmdNetworkPrune},
+		{paths: []string{"network rm", "network remove"}, short: "Remove networks", usage: "NETWORK [NETWORK...]", min: 1, max: -1, setup: cmdNetworkRm},
 		{paths: []string{"container inspect"}, short: "Show everything about containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdContainerInspect},
 		{paths: []string{"container prune"}, short: "Remove all containers that do not run", usage: "[OPTIONS]", setup: cmdContainerPrune},
 		{paths: []string{"image inspect"}, short: "Show everything about images", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdImageInspect},
@@ -67,10 +75,11 @@ func commands() []command {
 }
 
 // groups are the management commands: a word that commands can be called below.
-func groups() [3]struct{ name, short string } {
-	return [3]struct{ name, short string }{
+func groups() [4]struct{ name, short string } {
+	return [4]struct{ name, short string }{
 		{"container", "Manage containers"},
 		{"image", "Manage images"},
+		{"network", "Manage networks"},
 		{"system", "Manage isle"},
 	}
 }

@@ -27,6 +27,9 @@ func (c *call) help() {
 	if len(c.cmd.paths) > 1 {
 		// Docker lists the long forms first.
 		all := append(append([]string{}, c.cmd.paths[1:]...), c.cmd.paths[0])
+		if strings.Contains(c.cmd.paths[0], " ") { // there is none but long ones
+			copy(all, c.cmd.paths)
+		}
 		for i, p := range all {
 			all[i] = c.name + " " + p
 		}

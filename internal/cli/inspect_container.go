@@ -11,6 +11,7 @@ import (
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/engine"
+	"github.com/isle-engine/isle/internal/network"
 	"github.com/isle-engine/isle/internal/spec"
 )
 
@@ -381,7 +382,36 @@ func inspectNetwork(ct *engine.Container) *networkSettingsJSON {
 		first = false
 		n.Networks[name] = e
 	}
+	given(n, ct)
 	return n
+}
+
+// given fills in what the container has got.
+func given(n *networkSettingsJSON, ct *engine.Container) {
+	st := ct.State.Network
+	if st == nil || ct.State.Pid == 0 {
+		return
+	}
+	for _, p := range st.Ports {
+		key := num(p.Port) + "/" + p.Proto
+		n.Ports[key] = append(n.Ports[key], bindingJSON{p.HostIP, num(p.HostPort)})
+	}
+	for i, ep := range st.Endpoints {
+		e := n.Networks[ep.Network]
+		if e == nil {
+			e = &endpointJSON{}
+			n.Networks[ep.Network] = e
+		}
+		e.NetworkID, e.EndpointID, e.MacAddress = ep.NetworkID, ep.ID, ep.MAC
+		e.Gateway, e.IPAddress, e.IPPrefixLen = ep.Gateway, ep.IP, ep.Bits
+		e.IPv6Gateway, e.GlobalIPv6Address, e.GlobalIPv6PrefixLen = ep.Gateway6, ep.IP6, ep.Bits6
+		if ep.Network != network.Default {
+			e.DNSNames = append([]string{ct.Config.Name}, append(slices.Clone(ep.Aliases), ct.ID[:12])...)
+		} else if i == 0 {
+			n.EndpointID, n.Gateway, n.IPAddress, n.IPPrefixLen, n.MacAddress = ep.ID, ep.Gateway, ep.IP, ep.Bits, ep.MAC
+			n.IPv6Gateway, n.GlobalIPv6Address, n.GlobalIPv6PrefixLen = ep.Gateway6, ep.IP6, ep.Bits6
+		}
+	}
 }
 
 // securityOpts writes the security options as --security-opt takes them.

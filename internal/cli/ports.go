@@ -28,6 +28,13 @@ func (r *psRow) ports() []shownPort {
 	}
 	var all []shownPort
 	published := map[string]bool{}
+	if st := r.Container.State.Network; st != nil && len(st.Endpoints) > 0 {
+		for _, p := range st.Ports {
+			published[num(p.Port)+"/"+p.Proto] = true
+			all = append(all, shownPort{p.HostIP, p.Port, p.HostPort, p.Proto})
+		}
+		return append(all, r.unpublished(published)...)
+	}
 	for _, spec := range c.Publish {
 		ports, err := container.ParsePublish(spec)
 		if err != nil {
@@ -42,6 +49,11 @@ func (r *psRow) ports() []shownPort {
 			all = append(all, shownPort{"0.0.0.0", p.Port, p.HostPort, p.Proto}, shownPort{"::", p.Port, p.HostPort, p.Proto})
 		}
 	}
+	return append(all, r.unpublished(published)...)
+}
+
+// unpublished are the exposed ports that are not published.
+func (r *psRow) unpublished(published map[string]bool) (all []shownPort) {
 	for key := range exposed(&r.Record) {
 		if n, proto, ok := strings.Cut(key, "/"); ok && !published[key] {
 			if v, err := strconv.ParseUint(n, 10, 16); err == nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/userns"
+	"github.com/isle-engine/isle/internal/network"
 	"github.com/isle-engine/isle/internal/storage"
 )
 
@@ -26,9 +27,10 @@ func (e *Engine) namespace() (*userns.Namespace, error) {
 // The pieces of work that may have to be done inside the user's user namespace,
 // because they touch files of its subordinate ids.
 const (
-	workRemoveTree   = "remove-tree"
-	workSweepLayers  = "sweep-layers"
-	workRemoveVolume = "remove-volume"
+	workRemoveTree    = "remove-tree"
+	workSweepLayers   = "sweep-layers"
+	workRemoveVolume  = "remove-volume"
+	workRemoveNetwork = "remove-network"
 )
 
 // work does one piece of work in this process.
@@ -42,6 +44,8 @@ func work(env config.Env, op string, args []string) error {
 			_, err = storage.Open(a).Sweep()
 		case workRemoveVolume:
 			err = storage.OpenVolumes(env.Volumes()).Remove(a)
+		case workRemoveNetwork:
+			_, err = network.Open(env).Remove(a)
 		default:
 			err = errs.New(errs.Invalid, "work %q: unknown", op)
 		}

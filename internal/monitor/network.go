@@ -1,7 +1,10 @@
 package monitor
 
 import (
+	"context"
+	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/isle-engine/isle/internal/container"
@@ -170,4 +173,77 @@ func (m *monitor) resolvFile() string {
 		r.Servers = dns
 	}
 	return r.Text(text)
+}
+
+// NetworkChange asks for a running container to be connected to a network or
+// disconnected from it.
+type NetworkChange struct {
+	Connect  bool               `json:"connect"`
+	Endpoint container.Endpoint `json:"endpoint"`
+}
+
+// Network connects or disconnects a running container.
+func (c *Conn) Network(ctx context.Context, n NetworkChange) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return c.request(ctx, append([]byte{msgNetwork}, b...))
+}
+
+// changeNetwork carries out a NetworkChange: first what the container asks for,
+// in memory, then its interfaces, then both records.
+func (m *monitor) changeNetwork(text []byte) error {
+	var n NetworkChange
+	if err := json.Unmarshal(text, &n); err != nil {
+		return errs.New(errs.Invalid, "monitor: malformed network change: %w", err)
+	}
+	if m.proc == nil {
+		return errs.New(errs.Conflict, "container %s is not running", m.id)
+	}
+	cfg := m.rec.Config
+	cfg.MoreNetworks = slices.Clone(cfg.MoreNetworks)
+	var err error
+	if n.Connect {
+		err = network.Add(&cfg, n.Endpoint)
+	} else {
+		err = network.Drop(&cfg, n.Endpoint.Network)
+	}
+	if err != nil {
+		return err
+	}
+	if m.net == nil {
+		st := m.st.Network
+		if st == nil {
+			st = &container.Network{Mode: cfg.Network}
+		}
+		m.net = network.Open(m.env).Resume(m.id, st, m.netFDs)
+		m.netFDs = nil
+	}
+	if n.Connect {
+		err = m.net.Plug(m.proc.pid, &n.Endpoint, cfg.Name)
+	} else {
+		err = m.net.Unplug(m.proc.pid, n.Endpoint.Network)
+	}
+	if err != nil {
+		return err
+	}
+	m.rec.Config = cfg
+	m.st.Network = m.networkState()
+	if err := state.WriteRecord(m.dir, &m.rec, m.durable()); err != nil {
+		return err
+	}
+	if hosts, err := m.hostsFile(m.hostname()); err == nil {
+		_ = writePlain(m.dir+"/hosts", hosts) // the addresses work without
+	}
+	return m.save(m.durable())
+}
+
+// hostname is the container's host name, as its file has it.
+func (m *monitor) hostname() string {
+	name, err := readBounded(m.dir+"/hostname", maxEtc)
+	if err != nil {
+		return m.id[:12]
+	}
+	return strings.TrimSpace(string(name))
 }

@@ -111,6 +111,8 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 		}
 	case msgUpdate:
 		p.reply(m.reload())
+	case msgNetwork:
+		p.reply(m.changeNetwork(b[1:]))
 	case msgResize:
 		if len(b) == 5 && m.console != nil {
 			m.size = [2]uint16{binary.LittleEndian.Uint16(b[1:]), binary.LittleEndian.Uint16(b[3:])}

@@ -23,6 +23,7 @@ import (
 //	'K' kill     signal                        'a', or 'E'
 //	'P' pause    on                            'a', or 'E'
 //	'U' update   (the record was changed)      'a', or 'E'
+//	'N' network  NetworkChange                 'a', or 'E'
 //	'R' resize   rows cols                     nothing
 //	'G' signal   signal                        nothing
 //
@@ -30,15 +31,16 @@ import (
 // memory ran out, and, where there is more to tell, Exit as JSON. Whoever sent
 // 'S' with files, or 'A', gets 'X' unasked.
 const (
-	msgStart  = 'S'
-	msgAttach = 'A'
-	msgWait   = 'W'
-	msgStop   = 'T'
-	msgKill   = 'K'
-	msgPause  = 'P'
-	msgUpdate = 'U'
-	msgResize = 'R'
-	msgSignal = 'G'
+	msgStart   = 'S'
+	msgAttach  = 'A'
+	msgWait    = 'W'
+	msgStop    = 'T'
+	msgKill    = 'K'
+	msgPause   = 'P'
+	msgUpdate  = 'U'
+	msgNetwork = 'N'
+	msgResize  = 'R'
+	msgSignal  = 'G'
 
 	msgStarted = 'O'
 	msgAck     = 'a'

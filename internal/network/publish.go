@@ -216,7 +216,7 @@ func bindError(err error, h ip.Addr, port uint16, p *container.Port) error {
 	}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return errs.Hint(errs.New(errs.Conflict, "publish port %s: address already in use: %w", at, unix.EADDRINUSE),
+		return errs.Hint(errs.New(errs.Conflict, "publish port %s: %w", at, unix.EADDRINUSE),
 			fmt.Sprintf("ss -lnp 'sport = %d' shows by whom; isle ps shows containers", port))
 	case errors.Is(err, unix.EACCES):
 		e := errs.New(errs.Denied, "publish port %s: %w", at, unix.EACCES)

@@ -28,6 +28,8 @@ const (
 	setAny6     = "any6"
 	setAddr4    = "addr4"
 	setAddr6    = "addr6"
+	setSelf4    = "self4"
+	setSelf6    = "self6"
 )
 
 // Connection states and status (linux/netfilter/nf_conntrack_common.h).
@@ -37,7 +39,7 @@ const (
 )
 
 // ruleCount is the number of rules that writeRules makes.
-const ruleCount = 17
+const ruleCount = 19
 
 // writeRules fills a fresh table: sets, chains and rules, without elements.
 //
@@ -59,6 +61,8 @@ func writeRules(b *netlink.Batch) {
 		{Name: setAny6, KeyType: port, KeyLen: 8, DataType: netlink.Concat(netlink.TypeIPv6, netlink.TypePort), DataLen: 20},
 		{Name: setAddr4, KeyType: netlink.Concat(netlink.TypeIPv4, netlink.TypeProto, netlink.TypePort), KeyLen: 12, DataType: netlink.Concat(netlink.TypeIPv4, netlink.TypePort), DataLen: 8},
 		{Name: setAddr6, KeyType: netlink.Concat(netlink.TypeIPv6, netlink.TypeProto, netlink.TypePort), KeyLen: 24, DataType: netlink.Concat(netlink.TypeIPv6, netlink.TypePort), DataLen: 20},
+		{Name: setSelf4, KeyType: netlink.Concat(netlink.TypeIPv4, netlink.TypeIPv4), KeyLen: 8},
+		{Name: setSelf6, KeyType: netlink.Concat(netlink.TypeIPv6, netlink.TypeIPv6), KeyLen: 32},
 	} {
 		t.AddSet(b, &s, uint32(i+1))
 	}
@@ -114,7 +118,11 @@ func writeRules(b *netlink.Batch) {
 
 	// The host's own loopback address means nothing inside.
 	rule("postrouting", v4, x(netlink.Network(12, 4, r(0)), netlink.Mask(r(0), []byte{255, 0, 0, 0}), netlink.Equal(r(0), []byte{127, 0, 0, 0}), out, netlink.InSet(setBridges, r(4)), netlink.Masquerade()))
-	// A container that uses a port published by a neighbour, or by itself: the answer shall come this way too.
+	// A container that uses its own published port, where br_netfilter sends the
+	// packet back before it has been routed, and does not say where it came from.
+	rule("postrouting", v4, x(netlink.Network(12, 8, r(0)), netlink.InSet(setSelf4, r(0)), netlink.Masquerade()))
+	rule("postrouting", v6, x(netlink.Network(8, 32, r(0)), netlink.InSet(setSelf6, r(0)), netlink.Masquerade()))
+	// One that uses a port published by a neighbour: the answer shall come this way too.
 	rule("postrouting", x(in, out, netlink.InSet(setSame, r(0))), status(unix.NFT_CT_STATUS, ctStatusDNAT), x(netlink.Masquerade()))
 }
 
@@ -171,6 +179,35 @@ func portElem(p *container.Published) (set string, e netlink.Elem, ok bool) {
 	return set, e, true
 }
 
+// addPort adds to the sets what a published port needs.
+func addPort(b *netlink.Batch, p *container.Published) {
+	if set, e, ok := portElem(p); ok {
+		isleTable.AddElems(b, set, e)
+		selfElem(b, p)
+	}
+}
+
+// delPort removes it, except the element of selfElem: other ports of the
+// container share it, and it does no harm to the address's next owner.
+func delPort(b *netlink.Batch, p *container.Published) {
+	if set, e, ok := portElem(p); ok {
+		isleTable.DelElems(b, set, e)
+	}
+}
+
+// selfElem lets the host's answer to a container that uses its own port come back.
+func selfElem(b *netlink.Batch, p *container.Published) {
+	to, ok := ip.Parse(p.To)
+	if !ok {
+		return
+	}
+	set := setSelf4
+	if to.Is6() {
+		set = setSelf6
+	}
+	isleTable.AddElems(b, set, netlink.Elem{Key: append(to.Bytes(), to.Bytes()...)})
+}
+
 // ensureRules makes sure that the table is there, whole, and knows the network.
 // It says whether it had to be made.
 func (s *Store) ensureRules(c *netlink.Conn, n *Network) error {
@@ -223,9 +260,7 @@ func (s *Store) rebuild(c *netlink.Conn, extra *Network) error {
 	}
 	if !s.env.Rootless {
 		if err := s.livePorts(func(p *container.Published) {
-			if set, e, ok := portElem(p); ok {
-				isleTable.AddElems(b, set, e)
-			}
+			addPort(b, p)
 		}); err != nil {
 			return err
 		}
@@ -273,7 +308,7 @@ func (s *Store) openPorts(c *netlink.Conn, ports []container.Published) error {
 		return err
 	}
 	defer l.Close() //nolint:errcheck // nothing was written to it
-	err = change(c, ports, isleTable.AddElems)
+	err = change(c, ports, addPort)
 	if errors.Is(err, unix.EEXIST) {
 		// A killed monitor's, whose port has become free: ours is bound.
 		if err := removeEach(ports); err != nil {
@@ -284,19 +319,17 @@ func (s *Store) openPorts(c *netlink.Conn, ports []container.Published) error {
 			return derr
 		}
 		defer d.Close() //nolint:errcheck // nothing to lose
-		err = change(d, ports, isleTable.AddElems)
+		err = change(d, ports, addPort)
 	}
 	return err
 }
 
-func change(c *netlink.Conn, ports []container.Published, f func(*netlink.Batch, string, ...netlink.Elem)) error {
+func change(c *netlink.Conn, ports []container.Published, f func(*netlink.Batch, *container.Published)) error {
 	b := netlink.NewBatch()
 	b.BeginTransaction()
 	n := b.Len()
 	for i := range ports {
-		if set, e, ok := portElem(&ports[i]); ok {
-			f(b, set, e)
-		}
+		f(b, &ports[i])
 	}
 	if b.Len() == n {
 		return nil
@@ -313,7 +346,7 @@ func removeEach(ports []container.Published) error {
 		if err != nil {
 			return err
 		}
-		err = change(c, ports[i:i+1], isleTable.DelElems)
+		err = change(c, ports[i:i+1], delPort)
 		_ = c.Close() // nothing to lose
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
@@ -331,7 +364,7 @@ func closePorts(ports []container.Published) error {
 	if err != nil {
 		return err
 	}
-	err = change(c, ports, isleTable.DelElems)
+	err = change(c, ports, delPort)
 	_ = c.Close() // nothing to lose
 	if errors.Is(err, unix.ENOENT) {
 		return removeEach(ports)
