@@ -22,8 +22,12 @@ func main() {
 		os.Exit(pull.LoadMain(os.Args[2:]))
 	case "import":
 		os.Exit(pull.ImportMain(os.Args[2:]))
+	case "login":
+		os.Exit(pull.LoginMain(os.Args[2:]))
+	case "logout":
+		os.Exit(pull.LogoutMain(os.Args[2:]))
 	default:
-		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: pull, load, import\nisled is started by isle; see isle --help\n", role)
+		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: pull, load, import, login, logout\nisled is started by isle; see isle --help\n", role)
 		os.Exit(2)
 	}
 }

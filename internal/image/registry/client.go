@@ -167,12 +167,17 @@ func (r *Remote) Manifest(ctx context.Context, d image.Descriptor) ([]byte, erro
 // do sends one request to e and returns a successful response.
 func (c *Client) do(ctx context.Context, e *endpoint, method, rest string, h http.Header) (*http.Response, error) {
 	for {
-		ctx := auth.WithScopesForHost(ctx, e.host, auth.ScopeRepository(e.repo, auth.ActionPull))
+		ctx := ctx
+		if e.repo != "" {
+			ctx = auth.WithScopesForHost(ctx, e.host, auth.ScopeRepository(e.repo, auth.ActionPull))
+		}
 		req, err := http.NewRequestWithContext(ctx, method, e.url(rest), nil)
 		if err != nil {
 			return nil, errs.New(errs.Invalid, "%s: %w", e, err)
 		}
-		req.Header = h.Clone()
+		if h != nil {
+			req.Header = h.Clone()
+		}
 		resp, err := e.client.Do(req)
 		if err != nil {
 			// Whatever is wrong with HTTPS there, a registry that may be spoken

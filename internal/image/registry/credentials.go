@@ -84,20 +84,27 @@ func (c *credential) get(ctx context.Context) (auth.Credential, error) {
 	return auth.EmptyCredential, nil
 }
 
+// authFile is a file of credentials, as far as it tells what is in it.
+type authFile struct {
+	Auths   map[string]json.RawMessage `json:"auths"`
+	Helpers map[string]string          `json:"credHelpers"`
+	Store   string                     `json:"credsStore"`
+}
+
+func readAuth(file string) (f authFile, err error) {
+	data, err := readFile(file)
+	if err == nil && len(data) > 0 {
+		err = json.Unmarshal(data, &f)
+	}
+	return f, err
+}
+
 // known returns the keys that file has something for, or may have by a helper.
 // Looking for all of them would run the helper again and again, and the store
 // takes any key of the host for the host's.
 func (c *credential) known(file string) ([]string, error) {
-	data, err := readFile(file)
-	if err != nil || len(data) == 0 {
-		return nil, err
-	}
-	var f struct {
-		Auths   map[string]json.RawMessage `json:"auths"`
-		Helpers map[string]string          `json:"credHelpers"`
-		Store   string                     `json:"credsStore"`
-	}
-	if err := json.Unmarshal(data, &f); err != nil {
+	f, err := readAuth(file)
+	if err != nil {
 		return nil, err
 	}
 	var keys []string

@@ -36,7 +36,11 @@ type endpoint struct {
 func (e *endpoint) url(rest string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.scheme + "://" + e.host + "/v2/" + e.repo + rest
+	base := e.scheme + "://" + e.host + "/v2/"
+	if e.repo == "" {
+		return base
+	}
+	return base + e.repo + rest
 }
 
 // answered notes that the scheme in use is the right one.

@@ -535,3 +535,41 @@ func TestOneLine(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestLogin(t *testing.T) {
+	s := registrytest.Start(t)
+	m := push(t, s, "lab/app", "v1")
+	addr := withPassword(t, s)
+	conf, dir := load(t, false, nil, map[string]string{"home/.docker/config.json": `{"psFormat":"x","auths":{"other.example":{"auth":"YTpi"}}}`})
+	cl := client(conf)
+	if _, err := cl.Login(t.Context(), addr, "alice", "wrong"); !errors.Is(err, errs.Denied) || !strings.Contains(err.Error(), "incorrect username or password") {
+		t.Errorf("wrong password: %v", err)
+	}
+	if _, err := cl.Login(t.Context(), "a/b", "alice", "secret"); !errors.Is(err, errs.Invalid) {
+		t.Errorf("no host: %v", err)
+	}
+	kept, err := cl.Login(t.Context(), "http://"+addr, "alice", "secret")
+	if err != nil || kept != (Kept{addr, dir + "/home/.docker/config.json", true}) {
+		t.Fatal(kept, err)
+	}
+	fi, err := os.Stat(kept.File)
+	if err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", fi.Mode(), err)
+	}
+	if data, err := os.ReadFile(kept.File); err != nil || !strings.Contains(string(data), "psFormat") || !strings.Contains(string(data), "other.example") {
+		t.Errorf("%s %v", data, err)
+	}
+	if r, err := client(conf).Resolve(t.Context(), name(t, addr+"/lab/app:v1")); err != nil || r.Digest != m.Digest {
+		t.Error(err)
+	}
+	done, err := cl.Logout(t.Context(), addr)
+	if err != nil || len(done) != 1 {
+		t.Errorf("%v %v", done, err)
+	}
+	if _, err := client(conf).Resolve(t.Context(), name(t, addr+"/lab/app:v1")); !errors.Is(err, errs.Denied) {
+		t.Errorf("after logout: %v", err)
+	}
+	if done, err = cl.Logout(t.Context(), addr); err != nil || len(done) != 0 {
+		t.Errorf("%v %v", done, err)
+	}
+}

@@ -1,0 +1,52 @@
+package pull
+
+import (
+	"context"
+	"flag"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/image/registry"
+)
+
+// maxPassword bounds what is read as a password or token.
+const maxPassword = 64 << 10
+
+// LoginMain is the role `isled login --username NAME [SERVER]`: the password
+// comes through the standard input, so that no list of processes shows it.
+func LoginMain(args []string) int {
+	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
+		user := fs.String("username", "", "name at the registry")
+		return func(ctx context.Context, p *Puller) (any, error) {
+			if fs.NArg() > 1 {
+				return nil, errs.New(errs.Invalid, "login: wants one registry, got %d", fs.NArg())
+			}
+			data, err := io.ReadAll(io.LimitReader(os.Stdin, maxPassword))
+			if err != nil {
+				return nil, err
+			}
+			password := strings.TrimRight(string(data), "\r\n")
+			if *user == "" || password == "" {
+				return nil, errs.New(errs.Invalid, "login: username and password must not be empty")
+			}
+			return p.Client.Login(ctx, fs.Arg(0), *user, password)
+		}
+	})
+}
+
+// LogoutMain is the role `isled logout [SERVER]`.
+func LogoutMain(args []string) int {
+	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
+		return func(ctx context.Context, p *Puller) (any, error) {
+			if fs.NArg() > 1 {
+				return nil, errs.New(errs.Invalid, "logout: wants one registry, got %d", fs.NArg())
+			}
+			kept, err := p.Client.Logout(ctx, fs.Arg(0))
+			return struct {
+				Forgot []registry.Kept `json:"forgot"`
+			}{kept}, err
+		}
+	})
+}
