@@ -182,6 +182,9 @@ func (s *Store) Inspect(ref string) (*Image, error) {
 		return nil, err
 	}
 	img, err := s.byID(short.ID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, noSuch(ref) // removed meanwhile
+	}
 	if err != nil {
 		return nil, err
 	}
