@@ -305,7 +305,7 @@ func TestMonitorKilled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pid := c.child.Pid
+			pid := c.pid
 			time.Sleep(wait)
 			st := r.state(id)
 			if st.MonitorPid != pid || st.Status != container.Running {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,9 +26,9 @@ import (
 // Conn is a connection to a monitor. Start, Attach, Wait, Stop, Kill, Pause and
 // Update are used one at a time; Resize, Signal and Close at any time.
 type Conn struct {
-	f     *os.File
-	rc    syscall.RawConn
-	child *program.Child // the monitor, where this process started it
+	f   *os.File
+	rc  syscall.RawConn
+	pid int // of the monitor, where this process started it
 }
 
 // Attach connects a client's streams to a container. Each is nil if it is not
@@ -78,21 +80,17 @@ func Spawn(env config.Env, ns *userns.Namespace) (*Conn, error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "monitor")
 	defer theirs.Close() //nolint:errcheck // the child has its own
-	cmd := program.Command{
-		Path:   "/proc/self/exe",
-		Args:   []string{Role},
-		Env:    append(env.Environ(os.Environ()), "GOMAXPROCS=1"),
-		Files:  []*os.File{nil, nil, nil, theirs},
-		Setsid: true,
-		Dir:    "/",
+	environ := append(env.Environ(os.Environ()), "GOMAXPROCS=1")
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil || strings.HasSuffix(exe, " (deleted)") {
+		exe = "/proc/self/exe" // replaced by a newer version; the old one goes on
 	}
-	if exe, err := os.Readlink("/proc/self/exe"); err == nil && strings.HasPrefix(exe, "/") && !strings.HasSuffix(exe, " (deleted)") {
-		cmd.Path, cmd.Protect = exe, true
+	var pid int
+	if ns == nil {
+		pid, err = spawnHere(exe, environ, theirs)
+	} else {
+		pid, err = spawnInside(exe, environ, theirs, ns)
 	}
-	if ns != nil {
-		cmd.Join = ns.Join()
-	}
-	child, err := cmd.Start()
 	if err != nil {
 		_ = unix.Close(pair[0]) // nothing was sent
 		return nil, fmt.Errorf("start monitor: %w", err)
@@ -101,8 +99,64 @@ func Spawn(env config.Env, ns *userns.Namespace) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.child = child
+	c.pid = pid
 	return c, nil
+}
+
+// spawnInside starts the monitor in the user's namespaces.
+func spawnInside(exe string, environ []string, sock *os.File, ns *userns.Namespace) (pid int, err error) {
+	cmd := program.Command{
+		Path: exe, Args: []string{Role}, Env: environ, Files: []*os.File{nil, nil, nil, sock},
+		Setsid: true, Dir: "/", Join: ns.Join(), Protect: exe != "/proc/self/exe",
+	}
+	child, err := cmd.Start()
+	if err != nil {
+		return 0, err
+	}
+	_ = child.Pidfd.Close() // not used
+	return child.Pid, nil
+}
+
+// spawnHere starts the monitor where this process is. Go's own fork is the
+// cheapest there is (CLONE_VFORK and CLONE_VM: no page table is copied), as no
+// namespace has to be joined.
+//
+// The monitor is executed through a read-only mount of its directory that nobody
+// can name: an image whose command is a script for /proc/self/exe would
+// otherwise be a way to this file (CVE-2019-5736; program.Command.Protect does
+// the same). The mount's descriptor stays open in the monitor: closing it waits
+// for an RCU grace period, which this way happens when nobody waits for the
+// monitor any more.
+func spawnHere(exe string, environ []string, sock *os.File) (pid int, err error) {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: "/dev/null", Err: err}
+	}
+	defer unix.Close(null) //nolint:errcheck // nothing was written
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(raw(sock))}
+	if dir, err := readOnlyMount(filepath.Dir(exe)); err == nil && exe != "/proc/self/exe" {
+		defer unix.Close(dir) //nolint:errcheck // the child has its own
+		exe = "/proc/self/fd/" + strconv.Itoa(len(files)) + "/" + filepath.Base(exe)
+		files = append(files, uintptr(dir))
+	}
+	pid, err = syscall.ForkExec(exe, []string{Role}, &syscall.ProcAttr{Dir: "/", Env: environ, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
+	if err != nil {
+		return 0, &fs.PathError{Op: "execve", Path: exe, Err: err}
+	}
+	return pid, nil
+}
+
+// readOnlyMount returns a detached, read-only mount of a directory.
+func readOnlyMount(dir string) (int, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		_ = unix.Close(fd) // a mount's root
+		return -1, err
+	}
+	return fd, nil
 }
 
 // newConn makes a connection of a connected socket.
@@ -271,12 +325,10 @@ func (c *Conn) Signal(sig syscall.Signal) error { return c.write([]byte{msgSigna
 
 // Close ends the connection. The container lives on.
 func (c *Conn) Close() error {
-	if c.child != nil {
+	if c.pid != 0 {
 		// A process that lives longer than the container must not keep a zombie.
-		child := c.child
-		c.child = nil
-		_ = child.Pidfd.Close() // not used
-		go reapLater(child.Pid)
+		go reapLater(c.pid)
+		c.pid = 0
 	}
 	return c.f.Close()
 }

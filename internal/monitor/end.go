@@ -43,7 +43,7 @@ func (m *monitor) reap() {
 		m.st.Signal = int(ws.Signal())
 		m.st.ExitCode = 128 + m.st.Signal
 	}
-	m.timers[timerStop], m.timers[timerShrink] = time.Time{}, time.Time{}
+	m.timers[timerStop], m.timers[timerShrink], m.timers[timerAnnounce] = time.Time{}, time.Time{}, time.Time{}
 	m.noteOOM()
 	if pid := m.rec.Config.PID; pid != "" && pid != "private" {
 		// Its init was not the init of a pid namespace, whose death is the death
@@ -99,6 +99,10 @@ func (m *monitor) finish() {
 		m.st.Status = container.Restarting
 		m.st.Pid, m.st.PidStart, m.st.Cgroup = 0, 0, container.Cgroup{}
 		_ = m.save(false) // true again in a moment
+		if m.listener < 0 {
+			// Too short for an announcement; but it must be possible to stop it.
+			m.listener, _ = listen(sockPath(m.env, m.id))
+		}
 		m.set(timerRestart, m.backoff)
 	} else {
 		m.end()

@@ -70,12 +70,14 @@ func (m *monitor) announce() error {
 	return err
 }
 
-// announceLate is announce for a container whose client stays and need not wait
-// for it. A container that has ended by now is not announced at all: only its
-// end is of interest, and the files would cost more than its start.
+// announceAfter is how long a container with a client that stays is not
+// announced. The client need not wait for it; and of a container that has ended
+// by then only the end is of interest: the files would cost more than its start.
+const announceAfter = 4 * time.Millisecond
+
+// announceLate is announce for such a container.
 func (m *monitor) announceLate() {
-	gone, err := unix.Poll([]unix.PollFd{{Fd: int32(raw(m.proc.pidfd)), Events: unix.POLLIN}}, 0)
-	if err == nil && gone > 0 {
+	if m.proc == nil || m.listener >= 0 {
 		return
 	}
 	if err := m.announce(); err != nil {

@@ -229,7 +229,7 @@ func TestMonitorAskedToEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pid := c.child.Pid
+			pid := c.pid
 			_ = c.f.Close()
 			if shrink {
 				r.shrunk(id)
@@ -335,7 +335,7 @@ func TestSpawnedInVain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pid := c.child.Pid
+		pid := c.pid
 		if err := c.f.Close(); err != nil {
 			t.Fatal(err)
 		}

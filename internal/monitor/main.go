@@ -13,6 +13,10 @@ import (
 // controlFD is the descriptor of the socket to whoever spawned the monitor.
 const controlFD = 3
 
+// mountFD is the descriptor of the mount that the monitor is executed through,
+// where there is one (spawnHere).
+const mountFD = 4
+
 // Main is the role isle-monitor. It returns when the container has ended for
 // good, or at once when nobody ever asks for a start.
 func Main(args []string) int {
@@ -31,6 +35,7 @@ func Main(args []string) int {
 	m := &monitor{listener: -1, in: input{fd: -1}}
 	first := &peer{fd: controlFD, stdin: -1}
 	unix.CloseOnExec(controlFD)
+	unix.CloseOnExec(mountFD)
 	n, files, err := await(controlFD, m.msg[:])
 	if err != nil {
 		return 0 // the client had second thoughts
@@ -67,7 +72,7 @@ func Main(args []string) int {
 	m.peers = append(m.peers, first)
 	first.answer(encodeStarted(m.proc.pid, warnings))
 	if first.attached {
-		m.announceLate()
+		m.set(timerAnnounce, announceAfter)
 	}
 	debug.SetGCPercent(100)
 	m.listenForTerm()

@@ -74,10 +74,11 @@ type process struct {
 
 // The loop's timers.
 const (
-	timerStop    = iota // kill what did not stop
-	timerRestart        // start again
-	timerDrain          // do not wait longer for output after the end
-	timerShrink         // give back memory
+	timerStop     = iota // kill what did not stop
+	timerRestart         // start again
+	timerDrain           // do not wait longer for output after the end
+	timerShrink          // give back memory
+	timerAnnounce        // make known that the container runs
 	timerCount
 )
 
@@ -267,6 +268,8 @@ func (m *monitor) fire() {
 			m.finish()
 		case timerShrink:
 			m.shrink()
+		case timerAnnounce:
+			m.announceLate()
 		}
 	}
 }

@@ -217,7 +217,7 @@ func (r *rig) start(id string, a *Attach) (*Conn, error) {
 		r.t.Fatal(err)
 	}
 	r.conns = append(r.conns, c)
-	pid := c.child.Pid
+	pid := c.pid
 	r.t.Cleanup(func() {
 		_ = c.Close()
 		// Not reaped by anybody else as long as it runs, so the pid is right.
