@@ -75,7 +75,7 @@ func removeAt(parent int, name, path string) error {
 			if isDirAt(dir, name) {
 				return true, nil
 			}
-			if repairDir(dir) || repairEntry(dir, name) {
+			if d, e := repairDir(dir), repairEntry(dir, name); d || e {
 				err = unix.Unlinkat(dir, name, 0)
 			}
 		}

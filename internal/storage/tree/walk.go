@@ -169,6 +169,11 @@ func (w *walker) walk(parent int, name string) error {
 			l.subdirs = l.subdirs[:n-1]
 			switch err := w.push(l.fd, sub); {
 			case err == unix.ENOENT: // gone meanwhile
+			case err == unix.ENOTDIR, err == unix.ELOOP:
+				// Something else meanwhile.
+				if _, err := w.entry(l.fd, sub, unix.DT_UNKNOWN); err != nil {
+					w.fail(w.op, sub, err)
+				}
 			case err == unix.EXDEV:
 				w.fail("open", sub, errs.New(errs.Conflict, "is a mount point: %w", unix.EBUSY))
 			case err != nil:
