@@ -35,7 +35,7 @@ func (m *monitor) writeEtc(files spec.EtcFiles, hostname string) error {
 		if c.Domainname != "" {
 			hostname += "." + c.Domainname
 		}
-		if err := writePlain(files.Hostname, []byte(hostname+"\n")); err != nil {
+		if err := m.writePlain(files.Hostname, []byte(hostname+"\n")); err != nil {
 			return err
 		}
 	}
@@ -46,15 +46,16 @@ func (m *monitor) writeEtc(files spec.EtcFiles, hostname string) error {
 	if err != nil {
 		return err
 	}
-	if err := writePlain(files.Hosts, hosts); err != nil {
+	if err := m.writePlain(files.Hosts, hosts); err != nil {
 		return err
 	}
-	return writePlain(files.Resolv, []byte(m.resolvFile()))
+	return m.writePlain(files.Resolv, []byte(m.resolvFile()))
 }
 
 // writePlain writes a file that may be there from an earlier start, keeping the
-// inode. The container may have written to it; nobody else reads it now.
-func writePlain(path string, data []byte) error {
+// inode, for the container's root. The container may have written to it; nobody
+// else reads it now.
+func (m *monitor) writePlain(path string, data []byte) error {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return &fs.PathError{Op: "write", Path: path, Err: err}
@@ -62,6 +63,9 @@ func writePlain(path string, data []byte) error {
 	n, err := unix.Write(fd, data)
 	if err == nil && n < len(data) {
 		err = unix.ENOSPC // a regular file takes less only when the disk is full
+	}
+	if err == nil {
+		err = m.maps.giveRoot(fd)
 	}
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr

@@ -2,9 +2,6 @@ package monitor
 
 import (
 	"strconv"
-	"strings"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
@@ -73,63 +70,3 @@ func (m *monitor) networkOwner(id string) (dir, hostname string, err error) {
 
 // maxShared bounds a chain of containers that share a network.
 const maxShared = 64
-
-// mappings computes the ids of a container with a user namespace of its own.
-func (m *monitor) mappings(f *spec.Facts) (uids, gids []specs.LinuxIDMapping, err error) {
-	own := spec.Own{Rootless: m.env.Rootless, UID: m.env.UID, GID: m.env.GID, UIDs: f.UIDs, GIDs: f.GIDs}
-	if isAuto(m.rec.Config.Userns) {
-		if own.UsedUIDs, own.UsedGIDs, err = m.usedIDs(); err != nil {
-			return nil, nil, err
-		}
-	}
-	return spec.Mappings(m.rec.Config.Userns, own)
-}
-
-// usedIDs returns the ids that live containers with automatic mappings have.
-func (m *monitor) usedIDs() (uids, gids []specs.LinuxIDMapping, err error) {
-	ids, err := state.IDs(m.env.Containers())
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, id := range ids {
-		if id == m.id || !Alive(m.env, id) {
-			continue
-		}
-		var st container.State
-		var rec container.Record
-		dir := m.env.Container(id)
-		if state.ReadState(dir, &st) != nil || st.Pid == 0 || state.ReadRecord(dir, &rec) != nil || !isAuto(rec.Config.Userns) {
-			continue
-		}
-		uids = append(uids, readMap(st.Pid, "uid_map")...)
-		gids = append(gids, readMap(st.Pid, "gid_map")...)
-	}
-	return uids, gids, nil
-}
-
-func isAuto(mode string) bool { return mode == "auto" || strings.HasPrefix(mode, "auto:") }
-
-// readMap reads a process's id map in terms of this process's namespace
-// (user_namespaces(7)); none for a process that has ended.
-func readMap(pid int, name string) (out []specs.LinuxIDMapping) {
-	data, err := state.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + name)
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(data)) {
-		var v [3]uint32
-		f := strings.Fields(line)
-		if len(f) != 3 {
-			continue
-		}
-		ok := true
-		for i := range v {
-			n, err := strconv.ParseUint(f[i], 10, 32)
-			v[i], ok = uint32(n), ok && err == nil
-		}
-		if ok {
-			out = append(out, specs.LinuxIDMapping{ContainerID: v[0], HostID: v[1], Size: v[2]})
-		}
-	}
-	return out
-}

@@ -213,7 +213,11 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 			return nil, err
 		}
 	}
-	if b.rootfs, err = m.mountRoot(); err != nil {
+	if m.maps, err = m.mappings(); err != nil {
+		return nil, err
+	}
+	in.UIDMappings, in.GIDMappings = m.maps.uids, m.maps.gids
+	if b.rootfs, err = b.mountRoot(); err != nil {
 		return nil, err
 	}
 	if in.User, err = b.user(); err != nil {
@@ -225,11 +229,6 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		}
 	}
 	in.Facts = spec.Probe(&m.machine, c, m.env.Rootless)
-	if c.Userns != "" {
-		if in.UIDMappings, in.GIDMappings, err = m.mappings(&in.Facts); err != nil {
-			return nil, err
-		}
-	}
 	if len(c.Devices) > 0 || c.Privileged || limitsBlockIO(&c.Resources) {
 		if in.Devices, err = spec.ResolveDevices(c); err != nil {
 			return nil, err
@@ -324,18 +323,33 @@ func (b birthplace) Attach(pid int) error {
 }
 
 // mountRoot stacks the image's layers and the container's own.
-func (m *monitor) mountRoot() (*os.File, error) {
-	o := storage.MountOptions{UserXattr: m.machine.InUserNS(), Volatile: m.rec.Config.AutoRemove}
+func (b *launcher) mountRoot() (*os.File, error) {
+	m := b.m
+	if err := m.giveUpper(); err != nil {
+		return nil, err
+	}
+	o := b.mountOptions()
+	o.Volatile = m.rec.Config.AutoRemove
 	return storage.Open(m.env.Layers()).Mount(m.rec.Image.Layers, m.dir+"/upper", m.dir+"/work", o)
+}
+
+// mountOptions are those of every stack of layers that the container sees.
+func (b *launcher) mountOptions() storage.MountOptions {
+	m := b.m
+	return storage.MountOptions{
+		UserXattr: m.machine.InUserNS(), UIDs: m.maps.uids, GIDs: m.maps.gids,
+		Warn: func(text string) { b.warnings = append(b.warnings, text) },
+	}
 }
 
 // user finds out who the container's process is.
 func (b *launcher) user() (spec.User, error) {
 	c, img := &b.m.rec.Config, &b.m.rec.Image.Config
-	name := c.User
-	if name == "" {
-		name = img.User
+	var own spec.Own
+	if c.Userns != "" {
+		own = b.m.self()
 	}
+	name := spec.DefaultUser(c, img, own)
 	passwd, err := readInRoot(b.rootfs, "etc/passwd")
 	if err != nil {
 		return spec.User{}, err
@@ -359,9 +373,6 @@ func reader(data []byte) io.Reader {
 // again by /dev/stdout; programs that drop privileges and log there do.
 func (s *streams) own(u spec.User, uids, gids []specs.LinuxIDMapping) {
 	uid, gid := outside(uids, u.UID), outside(gids, u.GID)
-	if uid < 0 || gid < 0 {
-		return
-	}
 	for _, f := range s.files {
 		if f != nil {
 			_ = unix.Fchown(raw(f), uid, gid) // writing needs no ownership
@@ -369,17 +380,13 @@ func (s *streams) own(u spec.User, uids, gids []specs.LinuxIDMapping) {
 	}
 }
 
-// outside is an id of the container as this process sees it; -1 if it has none.
+// outside is an id of the container as this process sees it; the caller's own if
+// it has none.
 func outside(maps []specs.LinuxIDMapping, id uint32) int {
 	if len(maps) == 0 {
 		return int(id)
 	}
-	for _, m := range maps {
-		if id >= m.ContainerID && uint64(id) < uint64(m.ContainerID)+uint64(m.Size) {
-			return int(m.HostID + (id - m.ContainerID))
-		}
-	}
-	return -1
+	return storage.Outside(maps, id)
 }
 
 func limitsBlockIO(r *container.Resources) bool {

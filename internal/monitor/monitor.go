@@ -27,6 +27,7 @@ type monitor struct {
 	rec  container.Record
 	st   container.State
 	lock *state.Lock
+	maps idmap // of the container's own user namespace
 
 	log        *log.Writer
 	logOptions log.Options

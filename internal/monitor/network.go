@@ -234,7 +234,7 @@ func (m *monitor) changeNetwork(text []byte) error {
 		return err
 	}
 	if hosts, err := m.hostsFile(m.hostname()); err == nil {
-		_ = writePlain(m.dir+"/hosts", hosts) // the addresses work without
+		_ = m.writePlain(m.dir+"/hosts", hosts) // the addresses work without
 	}
 	return m.save(m.durable())
 }

@@ -51,6 +51,9 @@ func (b *launcher) volumes() (map[string]string, error) {
 					return nil, err
 				}
 			}
+			if err := b.m.giveVolume(vols.Path(name)); err != nil {
+				return nil, err
+			}
 			dirs[target] = vols.Path(name)
 			if mt.Subpath != "" {
 				f, err := openSubpath(vols.Path(name), mt.Subpath)
@@ -157,7 +160,9 @@ func (b *launcher) imageMount(mt *container.Mount) (*os.File, error) {
 	for i, l := range img.Layers {
 		layers[i] = l.DiffID
 	}
-	f, err := storage.Open(b.m.env.Layers()).Mount(layers, "", "", storage.MountOptions{UserXattr: b.m.machine.InUserNS(), ReadOnly: true})
+	o := b.mountOptions()
+	o.ReadOnly = true
+	f, err := storage.Open(b.m.env.Layers()).Mount(layers, "", "", o)
 	if err != nil || mt.Subpath == "" {
 		return f, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
@@ -23,6 +24,12 @@ type MountOptions struct {
 	// the syncs that overlayfs does at umount and fsync(2). The upper directory
 	// cannot be mounted again.
 	Volatile bool
+	// UIDs and GIDs, when not empty, are the maps of the container's own user
+	// namespace, HostID as the caller sees it: the layers' files then belong to
+	// the container's ids (shift.go). Upper is for the caller to own rightly.
+	UIDs, GIDs []specs.LinuxIDMapping
+	// Warn, if set, is told what takes longer or more room than it should.
+	Warn func(text string)
 }
 
 // rung is a way to hand a stack of layers to the kernel.
@@ -50,6 +57,15 @@ func (s *Store) Mount(layers []string, upper, work string, o MountOptions) (*os.
 	if err != nil {
 		return nil, err
 	}
+	if len(o.UIDs) > 0 {
+		return s.mountShifted(st)
+	}
+	return s.mount(st)
+}
+
+// mount tries one rung after the other.
+func (s *Store) mount(st *stack) (*os.File, error) {
+	var err error
 	for r := s.rung; ; r++ {
 		var f *os.File
 		switch r {
@@ -79,6 +95,7 @@ type stack struct {
 	lower       []string // directories, highest first, as overlayfs has them
 	upper, work string
 	o           MountOptions
+	userNS      *os.File // whose map the lower directories are seen through; nil: none
 }
 
 func (s *Store) stack(layers []string, upper, work string, o MountOptions) (*stack, error) {
@@ -173,6 +190,19 @@ func (h handles) close() {
 	}
 }
 
+// lower opens a lower directory, through the map of a user namespace if there is one.
+func (h *handles) lower(dir string, userNS *os.File) (string, error) {
+	if userNS == nil {
+		return h.open(dir)
+	}
+	fd, err := idmapped(dir, userNS)
+	if err != nil {
+		return "", err
+	}
+	*h = append(*h, fd)
+	return strconv.Itoa(fd), nil
+}
+
 // name returns dir itself where the option can hold it.
 func (h *handles) name(dir string) (string, error) {
 	if len(dir) <= maxValue && !strings.ContainsAny(dir, `\:,`) {
@@ -255,6 +285,13 @@ func (st *stack) mountAppend() (*os.File, error) {
 		return nil, err
 	}
 	for _, l := range st.lower {
+		if st.userNS != nil {
+			n, err := h.lower(l, st.userNS)
+			if err != nil {
+				return nil, err
+			}
+			l = "/proc/self/fd/" + n
+		}
 		if err := dir("lowerdir+", l); err != nil {
 			return nil, err
 		}
@@ -274,7 +311,7 @@ func (st *stack) mountAppend() (*os.File, error) {
 func (st *stack) numbered(h *handles) (lower, upper, work string, err error) {
 	names := make([]string, len(st.lower))
 	for i, l := range st.lower {
-		if names[i], err = h.open(l); err != nil {
+		if names[i], err = h.lower(l, st.userNS); err != nil {
 			return
 		}
 	}
@@ -362,6 +399,15 @@ func (st *stack) mountClassic() (*os.File, error) {
 			return nil, err
 		}
 		on := st.lower[0]
+		if st.userNS != nil {
+			// Before Linux 6.15 a layer has to be attached somewhere.
+			for i, l := range st.lower {
+				if err := unix.MoveMount(h[i], "", unix.AT_FDCWD, l, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+					return nil, os.NewSyscallError("move_mount", err)
+				}
+			}
+			on = "/proc"
+		}
 		var flags uintptr
 		if st.o.ReadOnly {
 			flags = unix.MS_RDONLY

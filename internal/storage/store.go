@@ -26,6 +26,8 @@ type Store struct {
 	// Limits for layers unpacked from now on; to be set before the first use.
 	Limits Limits
 	rung   rung // the mount rung to start at
+	// noIDMap makes root copy, too, as where the kernel has no idmapped mounts.
+	noIDMap bool
 }
 
 // Open returns the store in dir. It does no I/O.

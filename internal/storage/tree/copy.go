@@ -17,6 +17,11 @@ type CopyOptions struct {
 	// Overlay treats the source as a layer of an overlay stack that is laid over
 	// the target: whiteouts remove, opaque directories replace.
 	Overlay bool
+	// Layer copies a layer as one: whiteouts and what else overlayfs has written
+	// down are kept as they are.
+	Layer bool
+	// Owner, if set, says whose the copy of a file is that belongs to uid and gid.
+	Owner func(uid, gid uint32) (int, int)
 }
 
 // inode is the identity of a file.
@@ -320,13 +325,14 @@ func stamps(st *unix.Stat_t) []unix.Timespec { return []unix.Timespec{st.Atim, s
 // meta copies owner, mode, attributes and times between descriptors, in this
 // order: chown(2) clears set-id bits and file capabilities.
 func (c *copier) meta(dst, src int, st *unix.Stat_t, name string) error {
-	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+	uid, gid := c.owner(st)
+	if err := unix.Fchown(dst, uid, gid); err != nil {
 		return c.fail("chown", name, err)
 	}
 	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
 		return c.fail("chmod", name, err)
 	}
-	err := copyXattrs(
+	err := c.copyXattrs(
 		func(b []byte) (int, error) { return unix.Flistxattr(src, b) },
 		func(k string, b []byte) (int, error) { return unix.Fgetxattr(src, k, b) },
 		func(k string, b []byte) error { return unix.Fsetxattr(dst, k, b, 0) })
@@ -338,7 +344,8 @@ func (c *copier) meta(dst, src int, st *unix.Stat_t, name string) error {
 
 // metaAt is meta for what cannot be opened.
 func (c *copier) metaAt(dst, src int, name string, st *unix.Stat_t) error {
-	if err := unix.Fchownat(dst, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	uid, gid := c.owner(st)
+	if err := unix.Fchownat(dst, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return c.fail("chown", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -348,7 +355,7 @@ func (c *copier) metaAt(dst, src int, name string, st *unix.Stat_t) error {
 	}
 	from := "/proc/self/fd/" + strconv.Itoa(src) + "/" + name
 	to := "/proc/self/fd/" + strconv.Itoa(dst) + "/" + name
-	err := copyXattrs(
+	err := c.copyXattrs(
 		func(b []byte) (int, error) { return unix.Llistxattr(from, b) },
 		func(k string, b []byte) (int, error) { return unix.Lgetxattr(from, k, b) },
 		func(k string, b []byte) error { return unix.Lsetxattr(to, k, b, 0) })
@@ -358,7 +365,15 @@ func (c *copier) metaAt(dst, src int, name string, st *unix.Stat_t) error {
 	return c.fail("utimensat", name, unix.UtimesNanoAt(dst, name, stamps(st), unix.AT_SYMLINK_NOFOLLOW))
 }
 
-func copyXattrs(list func([]byte) (int, error), get func(string, []byte) (int, error), set func(string, []byte) error) error {
+// owner is who gets the copy of a file.
+func (c *copier) owner(st *unix.Stat_t) (uid, gid int) {
+	if c.o.Owner != nil {
+		return c.o.Owner(st.Uid, st.Gid)
+	}
+	return int(st.Uid), int(st.Gid)
+}
+
+func (c *copier) copyXattrs(list func([]byte) (int, error), get func(string, []byte) (int, error), set func(string, []byte) error) error {
 	var small [256]byte
 	names := small[:]
 	n, err := list(names)
@@ -376,7 +391,8 @@ func copyXattrs(list func([]byte) (int, error), get func(string, []byte) (int, e
 	for _, k := range bytes.Split(bytes.TrimSuffix(names[:n], []byte{0}), []byte{0}) {
 		key := string(k)
 		// Instructions to overlayfs, and labels that the target gets by itself.
-		if strings.HasPrefix(key, "trusted.") || strings.HasPrefix(key, "user.overlay.") ||
+		overlay := strings.HasPrefix(key, "trusted.overlay.") || strings.HasPrefix(key, "user.overlay.")
+		if (overlay || strings.HasPrefix(key, "trusted.")) && !(overlay && c.o.Layer) ||
 			strings.HasPrefix(key, "security.") && key != "security.capability" {
 			continue
 		}
