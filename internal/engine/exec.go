@@ -60,7 +60,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 	target := runtime.Target{Pid: c.State.Pid, Pidfd: init}
 	if c.State.Cgroup.V2 != "" || len(c.State.Cgroup.V1) > 0 {
 		g := cgroup.Open(cgroup.Paths(c.State.Cgroup))
-		defer g.Close()
+		defer g.Close() //nolint:errcheck // its directory's descriptor
 		target.Cgroup = g
 	}
 	s.proc, err = runtime.Exec(target, pr, runtime.ExecOptions{Stdio: s.inner, Seccomp: filter})
@@ -238,7 +238,7 @@ func openPlainAt(root *os.File, unsafePath string) (io.Reader, error) {
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return nil, nil
+		return nil, nil //nolint:nilnil // none is an answer
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/" + unsafePath, Err: err}
@@ -249,7 +249,7 @@ func openPlainAt(root *os.File, unsafePath string) (io.Reader, error) {
 		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, nil
+		return nil, nil //nolint:nilnil // as good as none
 	}
 	return os.Open("/proc/self/fd/" + strconv.Itoa(fd))
 }
@@ -367,11 +367,9 @@ func (s *execSession) connect(cfg *container.ExecConfig, streams *IO) error {
 	}
 	for i, dst := range [...]*os.File{streams.Stdout, streams.Stderr} {
 		if src := s.outs[i]; src != nil && dst != nil {
-			s.outputs.Add(1)
-			go func() {
-				defer s.outputs.Done()
+			s.outputs.Go(func() {
 				_, _ = io.Copy(dst, src) // EIO ends a terminal; a reader that went away is its own affair
-			}()
+			})
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -143,12 +144,8 @@ func (c *Container) Labels() map[string]string {
 		return c.Config.Labels
 	}
 	l := make(map[string]string, len(c.Image.Config.Labels)+len(c.Config.Labels))
-	for k, v := range c.Image.Config.Labels {
-		l[k] = v
-	}
-	for k, v := range c.Config.Labels {
-		l[k] = v
-	}
+	maps.Copy(l, c.Image.Config.Labels)
+	maps.Copy(l, c.Config.Labels)
 	return l
 }
 

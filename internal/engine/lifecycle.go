@@ -50,7 +50,7 @@ func (e *Engine) Pause(ctx context.Context, ref string, on bool) error {
 	if err != nil {
 		return e.afterDial(c, err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Pause(ctx, on); err != nil {
 		return fmt.Errorf("container %q: %w", c.Config.Name, err)
 	}
@@ -97,7 +97,7 @@ func (e *Engine) tellMonitor(ctx context.Context, c *Container) error {
 	if err != nil {
 		return e.afterDial(c, err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // all has been said
 	return conn.Update(ctx)
 }
 

@@ -66,13 +66,11 @@ func (e *Engine) loadAll() ([]*Container, error) {
 	const readers = 2
 	var wg sync.WaitGroup
 	for r := range readers {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			for i := r; i < len(ids); i += readers {
 				found[i], failed[i] = e.load(ids[i])
 			}
-		}()
+		})
 	}
 	wg.Wait()
 	out := make([]*Container, 0, len(ids))

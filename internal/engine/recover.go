@@ -50,7 +50,7 @@ func (e *Engine) finish(c *Container) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer lock.Close() //nolint:errcheck // nothing is written to it
 	var st container.State
 	if err := state.ReadState(c.Dir, &st); err != nil {
 		return err

@@ -58,7 +58,7 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		}
 		return err
 	}
-	defer lock.Close()
+	defer lock.Close() //nolint:errcheck // nothing is written to it
 	return e.discard(c, o.Volumes || c.Config.AutoRemove)
 }
 

@@ -49,7 +49,7 @@ func (e *Engine) Stop(ctx context.Context, ref, signal string, timeout *int) err
 	if err != nil {
 		return e.afterDial(c, err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Stop(ctx, sig, wait); err != nil {
 		return e.afterDial(c, err)
 	}
@@ -92,7 +92,7 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 	if err != nil {
 		return e.afterDial(c, err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Kill(ctx, sig); err != nil {
 		return e.afterDial(c, err)
 	}
@@ -105,7 +105,7 @@ func (e *Engine) kill(ctx context.Context, c *Container) error {
 	if err != nil {
 		return e.afterDial(c, err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Stop(ctx, unix.SIGKILL, 0); err != nil {
 		return e.afterDial(c, err)
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"maps"
 	"path"
 	"sort"
 	"strings"
@@ -54,9 +55,7 @@ func (e *Engine) resolveVolumes(rec *container.Record) error {
 		if name == "" {
 			name = state.NewID()
 			labels = map[string]string{anonymousLabel: ""}
-			for k, v := range m.VolumeLabels {
-				labels[k] = v
-			}
+			maps.Copy(labels, m.VolumeLabels)
 		}
 		if m.VolumeDriver != "" && m.VolumeDriver != "local" {
 			return errs.New(errs.NotFound, "volume driver %q: not found; isle has the driver \"local\"", m.VolumeDriver)

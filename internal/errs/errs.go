@@ -191,8 +191,7 @@ var table = [...]struct{ exit, http, grpc int }{
 // ExitCode returns the exit code for a command that failed with err: the one
 // given by WithExit, else the kind's.
 func ExitCode(err error) int {
-	var e *exitCoded
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exitCoded](err); ok {
 		return e.code
 	}
 	return table[KindOf(err)].exit
@@ -225,12 +224,10 @@ func ToWire(err error) *Wire {
 		return nil
 	}
 	w := &Wire{Kind: KindOf(err), Message: err.Error(), Hints: Hints(err)}
-	var no syscall.Errno
-	if errors.As(err, &no) {
+	if no, ok := errors.AsType[syscall.Errno](err); ok {
 		w.Errno = int(no)
 	}
-	var e *exitCoded
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exitCoded](err); ok {
 		w.Exit = e.code
 	}
 	return w
