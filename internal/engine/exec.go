@@ -343,7 +343,7 @@ func (s *execSession) abort() {
 
 // connect starts to pass the streams.
 func (s *execSession) connect(cfg *container.ExecConfig, streams *IO) error {
-	var in io.Reader = streams.Stdin
+	in := streams.Stdin
 	if s.proc.Console != nil {
 		s.stdin, s.outs[0] = s.proc.Console, s.proc.Console
 		if in != nil {

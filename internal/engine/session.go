@@ -59,7 +59,7 @@ func (s *session) pump() error {
 	if err := s.stdin.Close(); err != nil {
 		return err
 	}
-	var in io.Reader = s.io.Stdin
+	in := s.io.Stdin
 	if s.tty {
 		r, err := tty.NewDetachReader(in, s.io.DetachKeys)
 		if err != nil {
