@@ -66,6 +66,11 @@ func commands() []command {
 		{paths: []string{"network ls", "network list"}, short: "List networks", usage: "[OPTIONS]", setup: cmdNetworkList},
 		{paths: []string{"network prune"}, short: "Remove the networks that no container uses", usage: "[OPTIONS]", setup: cmdNetworkPrune},
 		{paths: []string{"network rm", "network remove"}, short: "Remove networks", usage: "NETWORK [NETWORK...]", min: 1, max: -1, setup: cmdNetworkRm},
+		{paths: []string{"volume create"}, short: "Create a volume", usage: "[OPTIONS] [VOLUME]", max: 1, setup: cmdVolumeCreate},
+		{paths: []string{"volume inspect"}, short: "Show everything about volumes", usage: "[OPTIONS] VOLUME [VOLUME...]", min: 1, max: -1, setup: cmdVolumeInspect},
+		{paths: []string{"volume ls", "volume list"}, short: "List volumes", usage: "[OPTIONS]", setup: cmdVolumeList},
+		{paths: []string{"volume prune"}, short: "Remove the volumes that no container uses", usage: "[OPTIONS]", setup: cmdVolumePrune},
+		{paths: []string{"volume rm", "volume remove"}, short: "Remove volumes that no container uses", usage: "[OPTIONS] VOLUME [VOLUME...]", min: 1, max: -1, setup: cmdVolumeRm},
 		{paths: []string{"container inspect"}, short: "Show everything about containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdContainerInspect},
 		{paths: []string{"container prune"}, short: "Remove all containers that do not run", usage: "[OPTIONS]", setup: cmdContainerPrune},
 		{paths: []string{"image inspect"}, short: "Show everything about images", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdImageInspect},
@@ -75,12 +80,13 @@ func commands() []command {
 }
 
 // groups are the management commands: a word that commands can be called below.
-func groups() [4]struct{ name, short string } {
-	return [4]struct{ name, short string }{
+func groups() [5]struct{ name, short string } {
+	return [5]struct{ name, short string }{
 		{"container", "Manage containers"},
 		{"image", "Manage images"},
 		{"network", "Manage networks"},
 		{"system", "Manage isle"},
+		{"volume", "Manage volumes"},
 	}
 }
 

@@ -20,15 +20,15 @@ func cmdInspect(c *call) func() error {
 	c.flags = []flag{
 		{name: "format", short: 'f', v: (*stringVar)(&o.format), help: inspectFormatHelp},
 		{name: "size", short: 's', v: (*boolVar)(&o.size), help: "Show how much disk a container uses"},
-		{name: "type", v: (*stringVar)(&o.kind), help: "Look at objects of this type only (container|image|network)"},
+		{name: "type", v: (*stringVar)(&o.kind), help: "Look at objects of this type only (container|image|network|volume)"},
 	}
 	return func() error {
 		switch o.kind {
-		case "", "container", "image", "network":
-		case "volume", "node", "plugin", "secret", "service", "task", "config":
+		case "", "container", "image", "network", "volume":
+		case "node", "plugin", "secret", "service", "task", "config":
 			return errs.New(errs.Unsupported, "inspect --type %s: not supported", o.kind)
 		default:
-			return errs.New(errs.Invalid, `unknown type: %q: must be one of "container", "image", "network"`, o.kind)
+			return errs.New(errs.Invalid, `unknown type: %q: must be one of "container", "image", "network", "volume"`, o.kind)
 		}
 		return c.inspect(&o)
 	}
@@ -132,8 +132,11 @@ func marshal(v any, indent string) ([]byte, error) {
 // lookup finds a container or an image, containers first, as Docker does.
 func (c *call) lookup(eng conductor, ref string, o *inspectOptions) (any, error) {
 	ctx := c.ctx
-	if o.kind == "network" {
+	switch o.kind {
+	case "network":
 		return c.inspectNetwork(ref)
+	case "volume":
+		return c.inspectVolume(ref)
 	}
 	if o.kind != "image" {
 		ct, err := eng.Inspect(ctx, ref)
