@@ -170,21 +170,25 @@ func (h *host) fails(cmd string, code int, reason string) {
 // inventory lists what isle keeps on disk and which processes belong to it.
 func (h *host) inventory() string {
 	h.t.Helper()
-	var b strings.Builder
+	return strings.Join(append(h.files(), h.ok("isle ps -a --format '{{.Names}} {{.Image}}'"), ""), "\n")
+}
+
+// files lists the directories that containers have, and what is under way.
+func (h *host) files() []string {
+	h.t.Helper()
+	var all []string
 	for _, d := range []string{"d/containers", "d/names", "d/tmp", "d/images/tmp", "d/volumes", "r/c"} {
 		list, err := os.ReadDir(filepath.Join(h.dir, d))
 		if err != nil && !os.IsNotExist(err) {
 			h.t.Fatal(err)
 		}
 		for _, e := range list {
-			if strings.HasPrefix(e.Name(), ".") {
-				continue // a lock that stays, shared by all
+			if !strings.HasPrefix(e.Name(), ".") { // a lock that stays, shared by all
+				all = append(all, d+"/"+e.Name())
 			}
-			b.WriteString(d + "/" + e.Name() + "\n")
 		}
 	}
-	b.WriteString(h.ok("isle ps -a --format '{{.Names}} {{.Image}}'") + "\n")
-	return b.String()
+	return all
 }
 
 // TestDamagedImages has a registry serve what does not match its digests.
