@@ -50,13 +50,35 @@ var probed struct {
 	reason map[Word]string
 }
 
+// met are the needs of this process's tests that are met, as marks for copies.
+var met struct {
+	sync.Mutex
+	words []string
+}
+
+// metMark names a need of a test in varInside.
+func metMark(t testing.TB, w Word) string { return "met:" + t.Name() + "=" + string(w) + " " }
+
+// metBefore reports whether this process is a copy of the test that was made
+// after it had found the need met: what a test asks of the machine it asks once,
+// not again as somebody else or inside a namespace.
+func metBefore(t testing.TB, w Word) bool {
+	return strings.Contains(os.Getenv(varInside), metMark(t, w))
+}
+
 // Need skips the test unless the machine has everything that the words name.
 // The skip is counted, and is a failure where the lane does not expect it.
 func Need(t testing.TB, words ...Word) {
 	t.Helper()
 	for _, w := range words {
+		if metBefore(t, w) {
+			continue
+		}
 		reason := missing(t, w)
 		if reason == "" {
+			met.Lock()
+			met.words = append(met.words, metMark(t, w))
+			met.Unlock()
 			continue
 		}
 		count(t, w, reason)

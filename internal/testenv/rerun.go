@@ -74,7 +74,9 @@ func inside(kind string, t *testing.T) bool {
 
 // mark is the value of varInside for a copy of that kind made by this process.
 func mark(kind string, t *testing.T) string {
-	return os.Getenv(varInside) + kind + ":" + t.Name() + " "
+	met.Lock()
+	defer met.Unlock()
+	return os.Getenv(varInside) + kind + ":" + t.Name() + " " + strings.Join(met.words, "")
 }
 
 // Ordinary returns the ordinary user that AsUser runs tests as.

@@ -81,7 +81,11 @@ func TestUnshare(t *testing.T) {
 	if os.Getpid() != 1 || os.Getuid() != 0 {
 		t.Fatalf("pid %d uid %d", os.Getpid(), os.Getuid())
 	}
-	if err := syscall.Mount("none", t.TempDir(), "tmpfs", 0, ""); err != nil {
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Unmount(dir, 0); err != nil {
 		t.Fatal(err)
 	}
 }
