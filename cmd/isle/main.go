@@ -1,3 +1,10 @@
+// The Go runtime would keep two cgroup files open and look at them every second,
+// to size its thread pool, with a goroutine of its own from the start. No role of
+// isle has use for it.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command isle is the container engine: the command line, and every process
 // role that a container needs.
 package main

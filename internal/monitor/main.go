@@ -30,8 +30,6 @@ func Main(args []string) int {
 	// The kernel ties the container's parent-death signal to this thread, the
 	// main one, which lives as long as the process.
 	runtime.LockOSThread()
-	// Until the container runs, everything fits the first heap.
-	debug.SetGCPercent(-1)
 	m := &monitor{listener: -1, in: input{fd: -1}}
 	first := &peer{fd: controlFD, stdin: -1}
 	unix.CloseOnExec(controlFD)
