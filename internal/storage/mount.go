@@ -66,6 +66,7 @@ func (s *Store) Mount(layers []string, upper, work string, o MountOptions) (*os.
 // mount tries one rung after the other.
 func (s *Store) mount(st *stack) (*os.File, error) {
 	var err error
+	var told error // the first refusal with a reason from the kernel
 	for r := s.rung; ; r++ {
 		var f *os.File
 		switch r {
@@ -79,8 +80,14 @@ func (s *Store) mount(st *stack) (*os.File, error) {
 		if err == nil {
 			return f, nil
 		}
+		if told == nil && errors.As(err, new(*refusal)) {
+			told = err
+		}
 		// EINVAL is "no such option" on the kernels that have none; it is many
 		// other things, too, and then the last rung says the same again.
+		if r == rungMount && told != nil {
+			err = told
+		}
 		if r == rungMount || !errors.Is(err, unix.EINVAL) && !errors.Is(err, errTooLong) {
 			return nil, st.explain(err)
 		}
@@ -248,8 +255,17 @@ func (c fsContext) fail(call string, err error) error {
 	}
 	// "e overlay: text": a letter for the kind.
 	text := strings.TrimPrefix(strings.TrimSpace(string(buf[2:n])), "overlay: ")
-	return errs.New(errs.KindOf(err), "%s: %s: %w", call, text, err)
+	return &refusal{call, text, err}
 }
+
+// refusal is a failed call with what the kernel says about it.
+type refusal struct {
+	call, text string
+	err        error
+}
+
+func (r *refusal) Error() string { return r.call + ": " + r.text + ": " + r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
 
 func (c fsContext) mount(o MountOptions) (*os.File, error) {
 	if err := unix.FsconfigCreate(c.fd); err != nil {
@@ -465,7 +481,11 @@ const (
 // explain finds out why a stack cannot be mounted.
 func (st *stack) explain(err error) error {
 	what := func(kind errs.Kind) error {
-		return errs.New(kind, "mount overlay of %d layers: %w", len(st.lower), err)
+		plural := "s"
+		if len(st.lower) == 1 {
+			plural = ""
+		}
+		return errs.New(kind, "mount overlay of %d layer%s: %w", len(st.lower), plural, err)
 	}
 	for _, l := range st.lower {
 		if _, e := os.Stat(l); os.IsNotExist(e) {

@@ -92,7 +92,7 @@ func inNamespaces(t *testing.T, f func(t *testing.T, userXattr bool)) {
 		}
 	})
 	t.Run("userns", func(t *testing.T) {
-		testenv.Need(t, testenv.UserNS, testenv.NewUIDMap, testenv.Overlay, testenv.OrdinaryUser)
+		testenv.Need(t, testenv.OrdinaryUser, testenv.UserNS, testenv.NewUIDMap)
 		if testenv.AsUser(t) && testenv.UnshareRange(t, unix.CLONE_NEWUSER|unix.CLONE_NEWNS) {
 			f(t, true)
 		}
