@@ -83,10 +83,7 @@ func (e *Engine) execProcess(c *Container, cfg *container.ExecConfig) (*specs.Pr
 	}
 	who := cfg.User
 	if who == "" {
-		who = c.Config.User
-	}
-	if who == "" {
-		who = c.Image.Config.User
+		who = spec.DefaultUser(&c.Config, &c.Image.Config, spec.Own{Rootless: e.env.Rootless, UID: e.env.UID, GID: e.env.GID})
 	}
 	u, err := resolveUserIn(c.State.Pid, who, c.Config.GroupAdd)
 	if err != nil {

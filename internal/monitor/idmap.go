@@ -159,15 +159,23 @@ func (m *idmap) giveRoot(fd int) error {
 }
 
 // giveUpper gives the container's root its writable layer.
-func (m *monitor) giveUpper() error { return m.maps.giveDir(m.dir + "/upper") }
+func (m *monitor) giveUpper() error {
+	return m.maps.giveDir(m.dir+"/upper", storage.Outside(m.maps.uids, 0), storage.Outside(m.maps.gids, 0))
+}
 
-// giveVolume gives the container's root a volume that nobody has used: an empty
-// one that belongs to the user, who does not exist inside.
-func (m *monitor) giveVolume(dir string) error { return m.maps.giveDir(dir) }
+// giveVolume gives a volume that nobody has used to the container's root, or to
+// the user who is kept: an empty one that belongs to the caller.
+func (b *launcher) giveVolume(dir string, who spec.User) error {
+	m := &b.m.maps
+	if !strings.HasPrefix(b.m.rec.Config.Userns, "keep-id") {
+		who = spec.User{}
+	}
+	return m.giveDir(dir, storage.Outside(m.uids, who.UID), storage.Outside(m.gids, who.GID))
+}
 
-// giveDir makes an empty directory of the caller's the container's root's. One
-// that somebody has used, or has given to others, is left as it is.
-func (m *idmap) giveDir(dir string) error {
+// giveDir changes the owner of an empty directory of the caller's. One that
+// somebody has used, or has given to others, is left as it is.
+func (m *idmap) giveDir(dir string, uid, gid int) error {
 	if !m.own() {
 		return nil
 	}
@@ -186,8 +194,8 @@ func (m *idmap) giveDir(dir string) error {
 	if names, _ := d.Readdirnames(1); len(names) > 0 { // what cannot be read is not empty
 		return nil
 	}
-	if err := m.giveRoot(raw(d)); err != nil {
-		return &os.PathError{Op: "chown", Path: dir, Err: err}
+	if err := d.Chown(uid, gid); err != nil {
+		return err
 	}
 	return nil
 }

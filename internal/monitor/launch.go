@@ -224,7 +224,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		return nil, err
 	}
 	if len(c.Mounts) > 0 {
-		if in.Volumes, err = b.volumes(); err != nil {
+		if in.Volumes, err = b.volumes(in.User); err != nil {
 			return nil, err
 		}
 	}
@@ -350,6 +350,11 @@ func (b *launcher) user() (spec.User, error) {
 		own = b.m.self()
 	}
 	name := spec.DefaultUser(c, img, own)
+	if kept := spec.KeptUser(c, own); kept != "" {
+		if err := b.addKept(kept); err != nil {
+			return spec.User{}, err
+		}
+	}
 	passwd, err := readInRoot(b.rootfs, "etc/passwd")
 	if err != nil {
 		return spec.User{}, err

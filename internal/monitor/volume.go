@@ -12,6 +12,7 @@ import (
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/image"
+	"github.com/isle-engine/isle/internal/spec"
 	"github.com/isle-engine/isle/internal/storage"
 )
 
@@ -26,7 +27,7 @@ func (b *launcher) bind(target string, f *os.File) {
 // volumes prepares the mounts that the user asked for and returns where volumes
 // and images are, by target: volumes are filled from the image when they are new,
 // missing bind sources are made where the short form of -v asks for it.
-func (b *launcher) volumes() (map[string]string, error) {
+func (b *launcher) volumes(who spec.User) (map[string]string, error) {
 	m := b.m
 	dirs := map[string]string{}
 	vols := storage.OpenVolumes(m.env.Volumes())
@@ -51,7 +52,7 @@ func (b *launcher) volumes() (map[string]string, error) {
 					return nil, err
 				}
 			}
-			if err := b.m.giveVolume(vols.Path(name)); err != nil {
+			if err := b.giveVolume(vols.Path(name), who); err != nil {
 				return nil, err
 			}
 			dirs[target] = vols.Path(name)

@@ -372,8 +372,13 @@ func (c *compiler) sysctls(mounts []mount) error {
 	sort.Strings(keys)
 	proc := program.Null
 	for i := range mounts {
-		if mounts[i].typ == "proc" && mounts[i].host == 0 {
-			proc = mounts[i].fd
+		// The host's own does as well: what is below sys is that of the
+		// namespaces of whoever opens it. It is all there is where the kernel
+		// refuses a new one (the host's pid namespace, without its root).
+		m := &mounts[i]
+		hosts := m.typ == "bind" && m.dst == "/proc" && m.spec.Source == "/proc" && (m.opt.set|m.opt.rset)&unix.MOUNT_ATTR_RDONLY == 0
+		if m.typ == "proc" || hosts {
+			proc = m.fd
 		}
 	}
 	if proc == program.Null {

@@ -174,6 +174,11 @@ func DefaultUser(c *container.Config, img *container.ImageConfig, own Own) strin
 	case img.User != "":
 		return img.User
 	}
+	return KeptUser(c, own)
+}
+
+// KeptUser is who keep-id keeps, as UID:GID inside; "" without keep-id.
+func KeptUser(c *container.Config, own Own) string {
 	m, err := container.ParseNamespaceMode("user", c.Userns)
 	if err != nil || m.Mode != "keep-id" {
 		return ""
