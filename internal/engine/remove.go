@@ -66,6 +66,9 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 // caller holds its lock. The rename is the moment at which it is gone: whatever
 // a crash leaves behind lies in tmp, where the next removal sweeps it.
 func (e *Engine) discard(c *Container, volumes bool) error {
+	if c.State.Status == container.Created {
+		monitor.Sweep(e.env, &c.Record) // its monitor may have been killed before it wrote a state
+	}
 	grave := filepath.Join(e.env.Tmp(), "rm-"+c.ID)
 	if err := os.Rename(c.Dir, grave); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

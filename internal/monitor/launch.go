@@ -60,14 +60,14 @@ func (m *monitor) begin(first *peer) (warnings []string, Err error) {
 	return warnings, nil
 }
 
-// announce makes it known that the container runs: its state and its socket.
+// announce makes it known that the container runs: by its socket first, so that
+// whoever reads the state finds somebody to talk to.
 func (m *monitor) announce() error {
-	if err := m.save(m.durable()); err != nil {
+	var err error
+	if m.listener, err = listen(sockPath(m.env, m.id)); err != nil {
 		return err
 	}
-	var err error
-	m.listener, err = listen(sockPath(m.env, m.id))
-	return err
+	return m.save(m.durable())
 }
 
 // announceAfter is how long a container with a client that stays is not
@@ -267,11 +267,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		}
 	}()
 	b.streams.own(in.User, in.UIDMappings, in.GIDMappings)
-	h, err := cgroup.Detect()
-	if err != nil {
-		return nil, err
-	}
-	b.group, err = h.Create(cgroup.Request{Parent: c.CgroupParent, Name: m.id, Resources: withOwnDevices(sp.Linux.Resources), Rootless: m.env.Rootless})
+	b.group, err = newGroup(cgroup.Request{Parent: c.CgroupParent, Name: m.id, Resources: withOwnDevices(sp.Linux.Resources), Rootless: m.env.Rootless})
 	if err != nil {
 		return nil, err
 	}

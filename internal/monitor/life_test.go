@@ -14,6 +14,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/cgroup"
 	"github.com/isle-engine/isle/internal/testenv"
 )
 
@@ -364,5 +365,30 @@ func TestStartedTwice(t *testing.T) {
 			t.Errorf("wait with an end: %v", err)
 		}
 		r.kill(id)
+	})
+}
+
+// TestLeftoverCgroup: a monitor was killed after it had made the cgroup and before
+// it had written the state.
+func TestLeftoverCgroup(t *testing.T) {
+	asBoth(t, func(t *testing.T, r *rig) {
+		id := r.create(sh("exit 0"))
+		g, err := newGroup(cgroup.Request{Name: id, Rootless: r.env.Rootless})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.Empty() {
+			return // no cgroups for this user here
+		}
+		if got := r.runID(id, ""); got.exit.Code != 0 {
+			t.Errorf("%+v", got)
+		}
+		if g, err = newGroup(cgroup.Request{Name: id, Rootless: r.env.Rootless}); err != nil {
+			t.Fatal(err)
+		}
+		Sweep(r.env, &container.Record{ID: id})
+		if _, err := os.Stat(g.Paths().V2); g.Paths().V2 != "" && !os.IsNotExist(err) {
+			t.Errorf("not swept: %v", err)
+		}
 	})
 }
