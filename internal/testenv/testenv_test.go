@@ -188,3 +188,16 @@ func TestLeftCgroupIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestNeedsBeforeTheCopy asks for what only the parent has: the copy must not
+// skip for it.
+func TestNeedsBeforeTheCopy(t *testing.T) {
+	Need(t, Root)
+	if !AsUser(t) {
+		return
+	}
+	Need(t, Root)
+	if reason := missing(t, Root); reason == "" {
+		t.Fatal("the copy is root")
+	}
+}
