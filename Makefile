@@ -88,7 +88,7 @@ tidy: | need-go ## go.mod and go.sum are as go mod tidy leaves them
 	$(GO) mod verify
 
 # What an ordinary user's lane is known to lack beyond the machine's own list.
-USERLACKS = Root CgroupV1Memory CgroupV2Delegated
+USERLACKS = Root Source CgroupV1Memory CgroupV2Delegated
 
 .PHONY: unit
 unit: build ## unit and kernel tests, as this user; when that is root, as an ordinary user too

@@ -6,10 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/isle-engine/isle/internal/testenv"
 )
 
 // TestManPages compares docs/man with the table of commands; -update writes it.
 func TestManPages(t *testing.T) {
+	testenv.Need(t, testenv.Source)
 	const dir = "../../docs/man"
 	pages := map[string]string{"isle.1": mainPage()}
 	table := commands()

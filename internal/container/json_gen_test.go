@@ -5,10 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"github.com/isle-engine/isle/internal/testenv"
 )
 
 // TestGenerated: json_gen.go is what the declarations make.
 func TestGenerated(t *testing.T) {
+	testenv.Need(t, testenv.Source)
 	want, err := exec.Command("go", "run", "./jsongen", "-").Output()
 	if err != nil {
 		t.Fatal(err)

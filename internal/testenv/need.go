@@ -25,6 +25,7 @@ const (
 	Overlay           Word = "Overlay"           // kernel overlayfs
 	Registry          Word = "Registry"          // the docker-registry binary
 	Busybox           Word = "Busybox"           // a static busybox
+	Source            Word = "Source"            // the test runs in its package's directory, which it reads
 	Nginx             Word = "Nginx"
 	StressNG          Word = "StressNG"
 	PS                Word = "PS" // procps

@@ -26,6 +26,7 @@ func probes() map[Word]func() error {
 		Overlay:           probeOverlay,
 		Registry:          tools("docker-registry"),
 		Busybox:           probeBusybox,
+		Source:            probeSource,
 		Nginx:             tools("nginx"),
 		StressNG:          tools("stress-ng"),
 		PS:                tools("ps"),
@@ -214,6 +215,15 @@ func probeOverlay() error {
 	}
 	if !strings.Contains(string(data), "\toverlay\n") {
 		return errors.New("the kernel lists no overlay file system (modprobe overlay)")
+	}
+	return nil
+}
+
+// probeSource looks for Go source here: go test -exec may have taken the test
+// elsewhere.
+func probeSource() error {
+	if found, err := filepath.Glob("*.go"); err != nil || len(found) == 0 {
+		return errors.New("the source is not in the working directory")
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 const maxSize = 4 << 10
 
 func TestBytesAreSmallStaticPrograms(t *testing.T) {
+	testenv.Need(t, testenv.Source)
 	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
 		data, err := os.ReadFile("pid1_" + arch)
 		if err != nil {
@@ -50,7 +51,7 @@ func TestBytesAreSmallStaticPrograms(t *testing.T) {
 // TestBytesComeFromSource builds c/pid1.c again for every machine whose
 // compiler, of the version that made the committed bytes, is here.
 func TestBytesComeFromSource(t *testing.T) {
-	testenv.Need(t, testenv.CC)
+	testenv.Need(t, testenv.Source, testenv.CC)
 	dir := testenv.Dir(t)
 	if out, err := exec.Command("c/build.sh", dir).CombinedOutput(); err != nil {
 		t.Fatalf("build.sh: %v\n%s", err, out)
