@@ -3,31 +3,36 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
 	"github.com/isle-engine/isle/internal/builtin"
+	"github.com/isle-engine/isle/internal/network/uplink"
 	"github.com/isle-engine/isle/internal/pull"
 )
 
 func main() {
+	ctx := context.Background()
 	role := ""
 	if len(os.Args) > 1 {
 		role = os.Args[1]
 	}
 	switch role {
 	case "pull":
-		os.Exit(pull.Main(os.Args[2:], pull.Builtin{Name: builtin.Name, Archive: builtin.Archive}))
+		os.Exit(pull.Main(ctx, os.Args[2:], pull.Builtin{Name: builtin.Name, Archive: builtin.Archive}))
 	case "load":
-		os.Exit(pull.LoadMain(os.Args[2:]))
+		os.Exit(pull.LoadMain(ctx, os.Args[2:]))
 	case "import":
-		os.Exit(pull.ImportMain(os.Args[2:]))
+		os.Exit(pull.ImportMain(ctx, os.Args[2:]))
 	case "login":
-		os.Exit(pull.LoginMain(os.Args[2:]))
+		os.Exit(pull.LoginMain(ctx, os.Args[2:]))
 	case "logout":
-		os.Exit(pull.LogoutMain(os.Args[2:]))
+		os.Exit(pull.LogoutMain(ctx, os.Args[2:]))
+	case "network": // name server and, for ordinary users, the way out
+		os.Exit(uplink.Main())
 	default:
-		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: pull, load, import, login, logout\nisled is started by isle; see isle --help\n", role)
+		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: network, pull, load, import, login, logout\nisled is started by isle; see isle --help\n", role)
 		os.Exit(2)
 	}
 }

@@ -49,7 +49,7 @@ func ApplyChange(c *container.ImageConfig, line string) error {
 			c.Labels[p[0]] = p[1]
 		}
 	case "EXPOSE":
-		for _, port := range strings.Fields(rest) {
+		for port := range strings.FieldsSeq(rest) {
 			p, err := exposed(port)
 			if err != nil {
 				return bad(err.Error())
@@ -84,7 +84,7 @@ func ApplyChange(c *container.ImageConfig, line string) error {
 		}
 		c.Shell = list
 	case "HEALTHCHECK":
-		h, why := healthcheck(rest, shellOf(c))
+		h, why := healthcheck(rest)
 		if why != "" {
 			return bad(why)
 		}
@@ -208,7 +208,7 @@ func exposed(s string) (string, error) {
 }
 
 // healthcheck reads [--interval=D …] CMD …, or NONE.
-func healthcheck(s string, shell []string) (*container.Healthcheck, string) {
+func healthcheck(s string) (*container.Healthcheck, string) {
 	h := new(container.Healthcheck)
 	for strings.HasPrefix(s, "--") {
 		var opt string
@@ -299,6 +299,7 @@ func MakeConfig(img *Image) ([]byte, error) {
 	}{
 		img.Created, img.Author, img.Comment, img.Arch, img.Variant, img.OS,
 		inner{c.User, c.Expose, c.Env, c.Entrypoint, c.Cmd, h, c.Volumes, c.WorkingDir, c.Labels, c.StopSignal, c.Shell},
-		rootfs{"layers", img.DiffIDs()}, img.History,
+		rootfs{"layers", img.DiffIDs()},
+		img.History,
 	})
 }

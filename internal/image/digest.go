@@ -3,6 +3,7 @@ package image
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"hash"
 	"io"
 	"strings"
@@ -91,7 +92,7 @@ func (v *Verifier) Read(p []byte) (int, error) {
 		}
 		v.left -= int64(n)
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = v.verdict()
 	}
 	v.done = err

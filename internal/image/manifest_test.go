@@ -163,7 +163,7 @@ func TestPlatforms(t *testing.T) {
 		{"linux/arm64", "linux/arm", ""},
 	} {
 		var ix Index
-		for _, h := range strings.Fields(c.have) {
+		for h := range strings.FieldsSeq(c.have) {
 			part := strings.SplitN(h+"//", "/", 4)
 			ix.Manifests = append(ix.Manifests, Descriptor{Digest: h, Platform: &Platform{part[0], part[1], part[2]}})
 		}

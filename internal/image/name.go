@@ -152,7 +152,7 @@ func isDomain(s string) bool {
 				return false
 			}
 		}
-		host, port = "", s[end+1:]
+		port = s[end+1:]
 		if port != "" && port[0] != ':' {
 			return false
 		}

@@ -290,6 +290,6 @@ func readDir(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only; nothing to lose
+	defer f.Close() // read only; nothing to lose
 	return f.Readdirnames(-1)
 }

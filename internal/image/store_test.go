@@ -83,12 +83,14 @@ func TestPutAndResolve(t *testing.T) {
 	}
 	m := makeImage(t, s, "1", "one", "two")
 	full := put(t, s, m, "alpine:3.20", "alpine@"+digest1)
-	want := container.Image{ID: m.id, Ref: "docker.io/library/alpine:3.20", Layers: []string{DigestOf([]byte("one")), DigestOf([]byte("two"))},
+	want := container.Image{
+		ID: m.id, Ref: "docker.io/library/alpine:3.20", Layers: []string{DigestOf([]byte("one")), DigestOf([]byte("two"))},
 		Config: container.ImageConfig{
 			User: "7:8", Env: []string{"PATH=/bin", "X=a\nb"}, Cmd: []string{"/bin/sh"}, WorkingDir: "/w",
 			Labels: map[string]string{"a=b": "c\\n\nd", "k": ""}, Volumes: map[string]struct{}{"/v": {}}, Expose: map[string]struct{}{"80/tcp": {}},
 			Health: &container.Healthcheck{Test: []string{"CMD", "true"}, Interval: 5 * time.Second, Retries: 3},
-		}}
+		},
+	}
 	for _, ref := range []string{"alpine:3.20", "docker.io/library/alpine:3.20", m.id, m.id[7:], m.id[7:19], m.id[:12], "alpine@" + digest1, "alpine:any@" + digest1} {
 		img, err := s.Resolve(ref)
 		if err != nil {

@@ -149,7 +149,7 @@ func (j *job) run(ctx context.Context, g *errgroup.Group) error {
 		}
 	}}
 	g.Go(func() error {
-		defer file.Close() //nolint:errcheck // read only; nothing to lose
+		defer file.Close() // read only; nothing to lose
 		switch err := j.unpack(ctx, follow); {
 		case err == nil || grow.failed():
 			return nil // the download says what it was
@@ -234,7 +234,7 @@ func (j *job) download(ctx context.Context, grow *growing, left io.Reader, n int
 	if err != nil {
 		return err
 	}
-	defer body.Close() //nolint:errcheck // read only; nothing to lose
+	defer body.Close() // read only; nothing to lose
 	if _, err := io.CopyBuffer(struct{ io.Writer }{grow}, struct{ io.Reader }{body}, buf); err != nil {
 		return err
 	}
@@ -258,7 +258,7 @@ func (j *job) unpack(ctx context.Context, r io.Reader) error {
 	if err != nil {
 		return errs.As(errs.KindOf(err), fmt.Errorf("layer %s: %w", short(j.Digest), err))
 	}
-	defer tar.Close() //nolint:errcheck // its errors come with Read
+	defer tar.Close() // its errors come with Read
 	s, err := j.f.p.Layers.Stage(ctx, j.DiffID, tar)
 	if err != nil {
 		return err

@@ -21,8 +21,8 @@ type Loaded struct {
 
 // LoadMain is the role `isled load [options]`: it reads an archive of images
 // from its standard input or a file.
-func LoadMain(args []string) int {
-	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
+func LoadMain(ctx context.Context, args []string) int {
+	return role(ctx, args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		input := fs.String("input", "", "file to read instead of the standard input")
 		platform := fs.String("platform", "", "os/arch[/variant] to choose where there are several")
 		quiet := fs.Bool("quiet", false, "show no progress")
@@ -36,7 +36,7 @@ func LoadMain(args []string) int {
 			if err != nil {
 				return nil, err
 			}
-			defer in.Close() //nolint:errcheck // read only; nothing to lose
+			defer in.Close() // read only; nothing to lose
 			if *quiet {
 				*how = string(Quiet)
 			}
@@ -96,8 +96,8 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 // ImportMain is the role `isled import [options] [NAME]`: it makes an image of
 // the archive of a root file system.
-func ImportMain(args []string) int {
-	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
+func ImportMain(ctx context.Context, args []string) int {
+	return role(ctx, args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		input := fs.String("input", "", "file to read instead of the standard input")
 		platform := fs.String("platform", "", "os/arch[/variant] of the image")
 		message := fs.String("message", "", "comment of the image")
@@ -124,7 +124,7 @@ func ImportMain(args []string) int {
 			if err != nil {
 				return nil, err
 			}
-			defer in.Close() //nolint:errcheck // read only; nothing to lose
+			defer in.Close() // read only; nothing to lose
 			return p.Import(ctx, in, o)
 		}
 	})

@@ -16,8 +16,8 @@ const maxPassword = 64 << 10
 
 // LoginMain is the role `isled login --username NAME [SERVER]`: the password
 // comes through the standard input, so that no list of processes shows it.
-func LoginMain(args []string) int {
-	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
+func LoginMain(ctx context.Context, args []string) int {
+	return role(ctx, args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		user := fs.String("username", "", "name at the registry")
 		return func(ctx context.Context, p *Puller) (any, error) {
 			if fs.NArg() > 1 {
@@ -37,8 +37,8 @@ func LoginMain(args []string) int {
 }
 
 // LogoutMain is the role `isled logout [SERVER]`.
-func LogoutMain(args []string) int {
-	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
+func LogoutMain(ctx context.Context, args []string) int {
+	return role(ctx, args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		return func(ctx context.Context, p *Puller) (any, error) {
 			if fs.NArg() > 1 {
 				return nil, errs.New(errs.Invalid, "logout: wants one registry, got %d", fs.NArg())

@@ -20,7 +20,7 @@ func (s *screen) write(data string) {
 			end := strings.IndexAny(data, "AJK")
 			switch n := 0; data[end] {
 			case 'A':
-				fmt.Sscanf(data[2:end], "%d", &n)
+				_, _ = fmt.Sscanf(data[2:end], "%d", &n) // else 0
 				s.at -= n
 			case 'J':
 				s.rows = s.rows[:s.at]

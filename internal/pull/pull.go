@@ -266,6 +266,6 @@ func (p *Puller) config(ctx context.Context, remote *registry.Remote, d image.De
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close() //nolint:errcheck // read only; nothing to lose
+	defer r.Close() // read only; nothing to lose
 	return io.ReadAll(image.NewVerifier(r, d.Digest, d.Size))
 }

@@ -143,7 +143,8 @@ var dirs sync.Map
 
 func dataDir(p *Puller) string {
 	d, _ := dirs.Load(p)
-	return d.(string)
+	s, _ := d.(string)
+	return s
 }
 
 func TestPull(t *testing.T) {
@@ -290,7 +291,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 	}
 	if len(p) > c.left {
 		n, _ := c.ResponseWriter.Write(p[:c.left])
-		c.ResponseWriter.(http.Flusher).Flush()
+		_ = http.NewResponseController(c.ResponseWriter).Flush() // the client may be gone
 		c.left = -1
 		return n, io.ErrClosedPipe
 	}

@@ -18,8 +18,8 @@ import (
 )
 
 // Main is the role `isled pull [options] REF`.
-func Main(args []string, builtin Builtin) int {
-	return role(args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
+func Main(ctx context.Context, args []string, builtin Builtin) int {
+	return role(ctx, args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		var o Options
 		fs.StringVar(&o.Platform, "platform", "", "os/arch[/variant] of the image")
 		fs.BoolVar(&o.AllTags, "all-tags", false, "pull all tags of the repository")
@@ -42,8 +42,8 @@ func Main(args []string, builtin Builtin) int {
 
 // role runs a piece of work: it reads the flags, opens the stores, makes the
 // signals of an interruption end the work in order, and writes the answer.
-func role(args []string, define func(*flag.FlagSet) func(context.Context, *Puller) (any, error)) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+func role(ctx context.Context, args []string, define func(*flag.FlagSet) func(context.Context, *Puller) (any, error)) int {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	fs := flag.NewFlagSet("isled", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)

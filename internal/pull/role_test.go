@@ -2,6 +2,7 @@ package pull
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -24,11 +25,11 @@ const varRole = "ISLE_TEST_PULL_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(varRole) {
 	case "pull":
-		os.Exit(Main(os.Args[1:], Builtin{}))
+		os.Exit(Main(context.Background(), os.Args[1:], Builtin{}))
 	case "load":
-		os.Exit(LoadMain(os.Args[1:]))
+		os.Exit(LoadMain(context.Background(), os.Args[1:]))
 	case "import":
-		os.Exit(ImportMain(os.Args[1:]))
+		os.Exit(ImportMain(context.Background(), os.Args[1:]))
 	}
 	if code, done := inUserNamespace(); done {
 		os.Exit(code)
@@ -163,7 +164,7 @@ func (w *trickle) Write(p []byte) (int, error) {
 		if _, err := w.ResponseWriter.Write(p[at:min(at+1024, len(p))]); err != nil {
 			return at, err
 		}
-		w.ResponseWriter.(http.Flusher).Flush()
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // the client may be gone
 		select {
 		case w.begun <- struct{}{}:
 		default:

@@ -60,6 +60,7 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		return &decompressor{z, kind, func() error { z.Close(); return nil }}, kind, nil
 	case Bzip2:
 		return &decompressor{bzip2.NewReader(b), kind, nil}, kind, nil
+	case None:
 	case XZ:
 		z, err := xz.ReaderConfig{DictCap: maxWindow}.NewReader(b)
 		if err != nil {
@@ -95,7 +96,7 @@ type decompressor struct {
 // Read implements io.Reader.
 func (d *decompressor) Read(p []byte) (int, error) {
 	n, err := d.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = damaged(d.kind, err)
 	}
 	return n, err

@@ -69,7 +69,7 @@ func (l *Loader) spool(ctx context.Context, r io.Reader, lease *image.Lease) (la
 	if err != nil {
 		return layer, err
 	}
-	defer plain.Close() //nolint:errcheck // its errors come with Read
+	defer plain.Close() // its errors come with Read
 	if kind != None && kind != Gzip && kind != Zstd {
 		return l.spoolPlain(ctx, plain, lease)
 	}

@@ -71,7 +71,7 @@ func (l *Loader) Load(ctx context.Context, r io.Reader, platform image.Platform)
 	if err != nil {
 		return nil, archiveError(err)
 	}
-	defer plain.Close() //nolint:errcheck // its errors come with Read
+	defer plain.Close() // its errors come with Read
 	f := &found{blobs: map[string]string{}, small: map[string][]byte{}, links: map[string]string{}}
 	if err := l.read(ctx, plain, f, lease); err != nil {
 		return nil, archiveError(err)
@@ -128,7 +128,7 @@ func (l *Loader) read(ctx context.Context, r io.Reader, f *found, lease *image.L
 			return err
 		}
 		h, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			// What follows the archive's end is read too, or whoever writes it
 			// into a pipe would be killed.
 			_, err := io.Copy(io.Discard, r)
@@ -315,7 +315,7 @@ func (l *Loader) describe(digest string) (int64, string, error) {
 	defer r.Close() //nolint:errcheck // read only; nothing to lose
 	head := make([]byte, 6)
 	n, err := io.ReadFull(r, head)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0, "", err
 	}
 	return r.Size, layerType(detect(head[:n])), nil
@@ -483,7 +483,7 @@ func (l *Loader) unpack(ctx context.Context, layer image.Layer) error {
 	if err != nil {
 		return err
 	}
-	defer plain.Close() //nolint:errcheck // its errors come with Read
+	defer plain.Close() // its errors come with Read
 	if _, err = l.Layers.Unpack(ctx, layer.DiffID, plain); err == nil {
 		l.unpacked = append(l.unpacked, layer.DiffID)
 	}

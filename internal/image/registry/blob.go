@@ -56,7 +56,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 				b.fails = 0
 				return n, nil // an error comes again, or the rest does
 			}
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			if err == nil {
@@ -135,7 +135,7 @@ func (b *blobReader) open() error {
 	b.body = resp.Body
 	// A server without ranges sends all again.
 	if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return err

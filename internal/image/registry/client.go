@@ -106,7 +106,7 @@ func (c *Client) manifest(ctx context.Context, e *endpoint, ref, digest string) 
 		if err != nil {
 			return err
 		}
-		defer resp.Body.Close() //nolint:errcheck // read only; nothing to lose
+		defer resp.Body.Close() // read only; nothing to lose
 		data, err = io.ReadAll(io.LimitReader(resp.Body, image.MaxManifest+1))
 		if err != nil {
 			return err
@@ -279,7 +279,7 @@ func (c *Client) tags(ctx context.Context, e *endpoint) ([]string, error) {
 			if err != nil {
 				return err
 			}
-			defer resp.Body.Close() //nolint:errcheck // read only; nothing to lose
+			defer resp.Body.Close() // read only; nothing to lose
 			more = resp.Header.Get("Link") != ""
 			return json.NewDecoder(io.LimitReader(resp.Body, image.MaxManifest)).Decode(&page)
 		})

@@ -77,8 +77,7 @@ func (c *Client) explain(e *endpoint, name image.Name, err error) error {
 	case errors.Is(err, context.Canceled):
 		return errs.As(errs.Canceled, fmt.Errorf("pull %s: interrupted", name.Familiar()))
 	case isOurs(err):
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			return errs.As(errs.KindOf(err), fmt.Errorf("%s: %w", e, u.Err))
 		}
 		return err
@@ -125,8 +124,7 @@ func (c *Client) explainAnswer(e *endpoint, name image.Name, a *answer) error {
 
 // explainNet is explain for an endpoint that could not be talked to.
 func (c *Client) explainNet(e *endpoint, err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // the method and the address are said otherwise
 	}
 	var (

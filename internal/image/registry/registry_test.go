@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -205,9 +206,7 @@ func forward(w http.ResponseWriter, r *http.Request, to string) {
 		return
 	}
 	defer resp.Body.Close()
-	for k, v := range resp.Header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), resp.Header)
 	w.WriteHeader(resp.StatusCode)
 	_, _ = io.Copy(w, resp.Body)
 }
@@ -453,8 +452,8 @@ func TestRedirects(t *testing.T) {
 		{"https://r.example/v2/", "https://169.254.169.254/x", "own address"},
 		{"http://127.0.0.1:5000/v2/", "http://127.0.0.1:5001/x", ""},
 	} {
-		from, err1 := http.NewRequest(http.MethodGet, c.from, nil) //nolint:noctx // never sent
-		to, err2 := http.NewRequest(http.MethodGet, c.to, nil)     //nolint:noctx // never sent
+		from, err1 := http.NewRequest(http.MethodGet, c.from, nil)
+		to, err2 := http.NewRequest(http.MethodGet, c.to, nil)
 		if err := errors.Join(err1, err2); err != nil {
 			t.Fatal(err)
 		}
@@ -494,7 +493,7 @@ func TestStalledServerIsGivenUp(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "some")
-		w.(http.Flusher).Flush()
+		_ = http.NewResponseController(w).Flush() // or it ends here already
 		<-release
 	}))
 	defer srv.Close()

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ func Start(t testing.TB, more ...string) *Server {
 	t.Helper()
 	testenv.Need(t, testenv.Registry)
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func Start(t testing.TB, more ...string) *Server {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command("docker-registry", "serve", path)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "docker-registry", "serve", path)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -61,7 +62,7 @@ func Start(t testing.TB, more ...string) *Server {
 		_ = cmd.Wait()         // killed
 	})
 	for range 200 {
-		if c, err := net.Dial("tcp", addr); err == nil {
+		if c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr); err == nil {
 			_ = c.Close() // only tried
 			return &Server{addr, dir}
 		}
@@ -186,7 +187,7 @@ func (s *Server) PushManifest(t testing.TB, repo, ref, mediaType string, data []
 
 func request(t testing.TB, method, url, mediaType string, data []byte) *http.Response {
 	t.Helper()
-	req, err := http.NewRequest(method, url, bytes.NewReader(data))
+	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +198,7 @@ func request(t testing.TB, method, url, mediaType string, data []byte) *http.Res
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read as far as wanted
+	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
 		body, _ := io.ReadAll(resp.Body)
 		t.Fatalf("%s %s: %s: %s", method, url, resp.Status, body)
