@@ -25,10 +25,24 @@ func Main(args []string) int {
 			if err != nil {
 				return nil, err
 			}
-			return engine.Open(env)
+			eng, err := engine.Open(env)
+			if err == nil {
+				eng.Advise = advise
+			}
+			return eng, err
 		},
 	}
 	return a.main(args[1:])
+}
+
+// advise shows what is poor about the user's set-up, when it is first used.
+func advise(why string, remedies []string) {
+	var b strings.Builder
+	b.WriteString("WARNING: " + oneLine(why) + "\n")
+	for _, r := range remedies {
+		b.WriteString("hint: " + oneLine(r) + "\n")
+	}
+	_, _ = os.Stderr.WriteString(b.String()) // nobody is left to be told
 }
 
 // app is one run of the command line: its streams and how it gets an engine.

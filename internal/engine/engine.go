@@ -17,6 +17,10 @@ var Version = "0.1.0-dev"
 // Engine gives the use cases for one user's containers. It holds no state of
 // its own; the truth is on disk. Methods may be called from several goroutines.
 type Engine struct {
+	// Advise, if set, is told once, when the user's namespace is made, what is
+	// poor about it, and the remedies. To be set before the first use.
+	Advise func(why string, remedies []string)
+
 	env    config.Env
 	images *image.Store
 	layers *storage.Store

@@ -184,6 +184,7 @@ func (b *build) namespaces() error {
 		b.linux.UIDMappings, b.linux.GIDMappings = in.UIDMappings, in.GIDMappings
 		b.ownUser = true
 		b.uids, b.gids = in.UIDMappings, in.GIDMappings
+		b.noSetgroups = in.Facts.Rootless && idCount(in.Facts.GIDs) == 1
 	case in.Facts.InUserNS:
 		// Rootless, the container shares the user's own namespace: the user is
 		// its root already.

@@ -57,7 +57,7 @@ func (s *Store) Mount(layers []string, upper, work string, o MountOptions) (*os.
 	if err != nil {
 		return nil, err
 	}
-	if len(o.UIDs) > 0 {
+	if !keeps(o.UIDs) || !keeps(o.GIDs) {
 		return s.mountShifted(st)
 	}
 	return s.mount(st)

@@ -189,6 +189,12 @@ func (o *MountOptions) owner(uid, gid uint32) (int, int) {
 	return Outside(o.UIDs, uid), Outside(o.GIDs, gid)
 }
 
+// keeps reports whether a map leaves all owners as they are: there is none, or
+// the caller has a single id, which every file belongs to.
+func keeps(maps []specs.LinuxIDMapping) bool {
+	return len(maps) == 0 || len(maps) == 1 && maps[0].HostID == 0 && (maps[0].ContainerID == 0 || maps[0].Size == 1)
+}
+
 // Outside is a container's id as the caller sees it, 0 for one that it has not.
 func Outside(maps []specs.LinuxIDMapping, id uint32) int {
 	for _, m := range maps {
