@@ -182,7 +182,15 @@ func (w *BlobWriter) Write(p []byte) (int, error) {
 		_ = unix.SyncFileRange(int(w.f.Fd()), w.begun, w.size-w.begun, unix.SYNC_FILE_RANGE_WRITE)
 		w.begun = w.size
 	}
-	return n, err
+	return n, w.s.explain(err)
+}
+
+// explain says of a full disk which one it is.
+func (s *Store) explain(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return errs.Hint(err, "the file system of "+s.dir+" is full, or your share of it")
+	}
+	return err
 }
 
 // Size returns how many bytes there are so far.

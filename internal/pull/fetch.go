@@ -47,7 +47,7 @@ func (f *fetcher) all(ctx context.Context, layers []image.Layer) error {
 		}
 		seen[l.DiffID] = true
 		if f.p.Layers.Has(l.DiffID) {
-			f.show.add(l.Digest, "Already exists").quiet("Already exists")
+			f.show.add(l.Digest, "Already exists").over()
 			continue
 		}
 		todo = append(todo, &job{f: f, Layer: l, line: f.show.add(l.Digest, "Pulling fs layer")})

@@ -98,16 +98,14 @@ func (l *line) set(what string) {
 	}
 }
 
-// quiet is set for what is only of interest while it lasts.
-func (l *line) quiet(what string) {
-	l.d.mu.Lock()
-	defer l.d.mu.Unlock()
-	l.what, l.size, l.d.dirty = what, 0, true
-}
-
 // end is set for the last time.
 func (l *line) end(what string) {
 	l.set(what)
+	l.over()
+}
+
+// over says that what was said last is the last.
+func (l *line) over() {
 	l.d.mu.Lock()
 	l.ended = true
 	l.d.mu.Unlock()

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/image"
@@ -537,6 +539,37 @@ func TestTwoPullsAtOnce(t *testing.T) {
 	checkStored(t, p, addr+"/app:v1", m)
 	if n := blobs.Load(); n != 1 {
 		t.Errorf("the blob was fetched %d times", n)
+	}
+}
+
+func TestPullOntoAFullDisk(t *testing.T) {
+	t.Parallel()
+	s := registrytest.Start(t)
+	m := testImage(t, false) // 1.7 MB of blobs, 3 MB unpacked
+	s.Push(t, "app", "v1", m)
+	for size, what := range map[string]string{"size=1m": "blob", "size=4m": "files", "size=20m,nr_inodes=24": "inodes"} {
+		t.Run(what, func(t *testing.T) {
+			p := newPuller(t, nil)
+			dir := dataDir(p)
+			for _, sub := range []string{"/images", "/layers"} { // one file system for both
+				if err := os.RemoveAll(dir + sub); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := unix.Mount("none", dir, "tmpfs", 0, size); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := unix.Unmount(dir, 0); err != nil {
+					t.Error(err)
+				}
+			}()
+			_, err := p.Pull(t.Context(), Options{Ref: s.Addr + "/app:v1"})
+			if !errors.Is(err, unix.ENOSPC) || strings.Contains(err.Error(), "\n") || !strings.Contains(strings.Join(errs.Hints(err), ""), "file system of") {
+				t.Errorf("%v\nhints %q", err, errs.Hints(err))
+			}
+			checkEmpty(t, p)
+		})
 	}
 }
 
