@@ -34,6 +34,9 @@ const (
 	varData = "ISLE_ROOT"
 	varRun  = "ISLE_RUNROOT"
 	varIDs  = "_ISLE_IDS"
+	// varExe is the path of the isle that was called: a role that is executed
+	// through a private mount cannot see it.
+	varExe = "_ISLE_EXE"
 )
 
 // Load works out the Env of the calling process from its ids and environment:
@@ -104,15 +107,43 @@ func ownDir(dir string, uid int) bool {
 // Environ returns base without isle's own variables, and with those that make
 // Load give the same Env in a child, whatever its uid looks like there.
 func (e Env) Environ(base []string) []string {
-	out := make([]string, 0, len(base)+3)
+	out := make([]string, 0, len(base)+4)
 	for _, kv := range base {
 		switch k, _, _ := strings.Cut(kv, "="); k {
-		case varData, varRun, varIDs:
+		case varData, varRun, varIDs, varExe:
 		default:
 			out = append(out, kv)
 		}
 	}
+	if exe := executable(); exe != "" {
+		out = append(out, varExe+"="+exe)
+	}
 	return append(out, varData+"="+e.Data, varRun+"="+e.Run, fmt.Sprintf("%s=%d:%d", varIDs, e.UID, e.GID))
+}
+
+// executable is the path of the isle that was called.
+func executable() string {
+	if exe := os.Getenv(varExe); exe != "" {
+		return exe
+	}
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return ""
+	}
+	return exe
+}
+
+// Isled returns the path of the second binary: beside the isle that was called,
+// or where `make install` puts it.
+func Isled() (string, error) {
+	exe := executable()
+	dir := filepath.Dir(exe)
+	for _, p := range [...]string{dir + "/isled", filepath.Dir(dir) + "/libexec/isle/isled", filepath.Dir(dir) + "/lib/isle/isled"} {
+		if syscall.Access(p, 1) == nil { // X_OK
+			return p, nil
+		}
+	}
+	return "", errs.Hint(errs.New(errs.NotFound, "isled: not found beside %s", exe), "isled comes with isle: run make, or make install")
 }
 
 // Paths below Data and Run. One line each, so that the layout is in one place;

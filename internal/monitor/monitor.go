@@ -38,16 +38,17 @@ type monitor struct {
 	console, consolePeer *os.File
 	buf                  []byte
 
-	machine  host.Machine
-	proc     *process // nil while no container process exists
-	net      *network.Attachment
-	netFDs   []*os.File    // after an execve: the sockets that hold the published ports
-	dead     *cgroup.Group // of the process that has just ended
-	ran      time.Duration
-	listener int
-	waker    int // eventfd: a goroutine has news for the loop
-	peers    []*peer
-	msg      [maxMessage]byte
+	machine   host.Machine
+	proc      *process // nil while no container process exists
+	net       *network.Attachment
+	netFDs    []*os.File    // after an execve: the sockets that hold the published ports
+	netHelper *os.File      // after an execve: the connection to the network helper
+	dead      *cgroup.Group // of the process that has just ended
+	ran       time.Duration
+	listener  int
+	waker     int // eventfd: a goroutine has news for the loop
+	peers     []*peer
+	msg       [maxMessage]byte
 
 	timers [timerCount]time.Time // zero: not set
 
@@ -80,8 +81,13 @@ const (
 	timerDrain           // do not wait longer for output after the end
 	timerShrink          // give back memory
 	timerAnnounce        // make known that the container runs
+	timerHelper          // start the network helper again
 	timerCount
 )
+
+// helperRetry is the pause before a network helper that could not be started is
+// tried again.
+const helperRetry = time.Second
 
 // role says what a polled descriptor is.
 type role struct {
@@ -97,6 +103,7 @@ const (
 	roleOutput
 	roleStdin
 	roleInput
+	roleHelper
 )
 
 func (m *monitor) watch(fd int, events int16, kind byte, i int) {
@@ -114,6 +121,9 @@ func (m *monitor) loop() {
 		}
 		if m.proc != nil {
 			m.watch(int(m.proc.pidfd.Fd()), unix.POLLIN, roleProcess, 0)
+		}
+		if f := m.helperFile(); f != nil && m.proc != nil {
+			m.watch(int(f.Fd()), unix.POLLIN, roleHelper, 0)
 		}
 		takeInput := m.in.fd >= 0 && len(m.in.pending) == 0
 		for i, p := range m.peers {
@@ -164,6 +174,8 @@ func (m *monitor) dispatch() {
 			if m.term.Swap(false) {
 				m.terminate()
 			}
+		case roleHelper:
+			m.helperDied() // it says nothing unasked
 		case roleListen:
 			m.accept()
 		case roleProcess:
@@ -269,6 +281,10 @@ func (m *monitor) fire() {
 			m.finish()
 		case timerShrink:
 			m.shrink()
+		case timerHelper:
+			if m.proc != nil {
+				m.helperDied()
+			}
 		case timerAnnounce:
 			m.announceLate()
 		}

@@ -52,12 +52,42 @@ func (m *monitor) networkFiles() []*os.File {
 	return m.netFDs
 }
 
+// resumeNetwork takes the network up again after an execve.
+func (m *monitor) resumeNetwork() {
+	if m.net != nil {
+		return
+	}
+	m.know()
+	st := m.st.Network
+	if st == nil {
+		st = &container.Network{Mode: m.rec.Config.Network}
+	}
+	m.net = network.Open(m.env).Resume(&m.rec, st, m.netFDs, m.netHelper)
+	m.netFDs, m.netHelper = nil, nil
+}
+
+// helperFile is the connection to the network helper.
+func (m *monitor) helperFile() *os.File {
+	if m.net != nil {
+		return m.net.Helper()
+	}
+	return m.netHelper
+}
+
+// helperDied starts the network helper again. When that fails, the container goes
+// on without until the next try.
+func (m *monitor) helperDied() {
+	m.resumeNetwork()
+	if err := m.net.Revive(); err != nil {
+		m.set(timerHelper, helperRetry)
+	}
+}
+
 // disconnect gives back what the container's network had.
 func (m *monitor) disconnect() error {
-	if m.net == nil && m.st.Network != nil && len(m.st.Network.Endpoints) > 0 {
-		m.net = network.Open(m.env).Resume(m.id, m.st.Network, m.netFDs)
+	if m.st.Network != nil && len(m.st.Network.Endpoints) > 0 {
+		m.resumeNetwork()
 	}
-	m.netFDs = nil
 	if m.net == nil {
 		return nil
 	}
@@ -212,14 +242,7 @@ func (m *monitor) changeNetwork(text []byte) error {
 	if err != nil {
 		return err
 	}
-	if m.net == nil {
-		st := m.st.Network
-		if st == nil {
-			st = &container.Network{Mode: cfg.Network}
-		}
-		m.net = network.Open(m.env).Resume(m.id, st, m.netFDs)
-		m.netFDs = nil
-	}
+	m.resumeNetwork()
 	if n.Connect {
 		err = m.net.Plug(m.proc.pid, &n.Endpoint, cfg.Name)
 	} else {

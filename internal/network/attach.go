@@ -36,13 +36,16 @@ type Attachment struct {
 	networks []*Network // of State.Endpoints
 	held     *reservation
 	router   *os.File // namespace of the bridges; nil: this process's
+	helper   *os.File // connection to the helper; nil: not needed
+	name     string   // the container's, and its own name servers, for the helper
+	dns      []string
 }
 
 // Prepare leases the addresses and binds the published ports of a container that
 // is about to start. The caller calls Connect, then Detach; or just Detach.
 func (s *Store) Prepare(rec *container.Record) (_ *Attachment, Err error) {
 	c := &rec.Config
-	a := &Attachment{s: s, id: rec.ID}
+	a := &Attachment{s: s, id: rec.ID, name: c.Name, dns: c.DNS}
 	defer func() {
 		if Err != nil {
 			Err = errors.Join(Err, a.Detach())
@@ -66,6 +69,12 @@ func (s *Store) Prepare(rec *container.Record) (_ *Attachment, Err error) {
 		if a.router, err = s.router(true); err != nil {
 			return nil, err
 		}
+	}
+	if a.needsHelper() {
+		if err := a.callHelper(); err != nil {
+			return nil, err
+		}
+		a.State.Uplink = s.env.Rootless
 	}
 	if len(c.Publish) == 0 && !c.PublishAll {
 		return a, nil
@@ -247,7 +256,10 @@ func (a *Attachment) Connect(pid int) error {
 	if err := a.defaultRoutes(inner); err != nil {
 		return err
 	}
-	return a.filter()
+	if err := a.filter(); err != nil {
+		return err
+	}
+	return a.register()
 }
 
 // enter opens the container's namespace and a socket in it.
@@ -415,6 +427,10 @@ func (a *Attachment) Detach() error {
 		a.held = nil
 	}
 	a.State.Ports = nil
+	if a.helper != nil {
+		_ = a.helper.Close() // which tells the helper that the container has ended
+		a.helper = nil
+	}
 	if a.router != nil {
 		_ = a.router.Close() // a namespace's handle
 		a.router = nil
@@ -462,8 +478,8 @@ func (s *Store) Release(id string, st *container.Network) {
 }
 
 // Resume is the Attachment of a monitor that goes on after an execve.
-func (s *Store) Resume(id string, st *container.Network, files []*os.File) *Attachment {
-	a := &Attachment{s: s, id: id, State: *st}
+func (s *Store) Resume(rec *container.Record, st *container.Network, files []*os.File, helper *os.File) *Attachment {
+	a := &Attachment{s: s, id: rec.ID, State: *st, helper: helper, name: rec.Config.Name, dns: rec.Config.DNS}
 	if len(files) > 0 {
 		a.held = &reservation{files: files, ports: st.Ports}
 	}
@@ -473,6 +489,9 @@ func (s *Store) Resume(id string, st *container.Network, files []*os.File) *Atta
 // HostAddr is the address by which the container reaches the host; "" when it
 // cannot.
 func (a *Attachment) HostAddr() string {
+	if a.s.env.Rootless {
+		return UplinkHost
+	}
 	for i, e := range a.State.Endpoints {
 		if !a.networks[i].routed() {
 			continue
@@ -486,9 +505,6 @@ func (a *Attachment) HostAddr() string {
 	}
 	return ""
 }
-
-// DNS are the name servers of ours that the container is to ask; none: the host's.
-func (a *Attachment) DNS() []string { return nil }
 
 // load completes an Attachment that came out of a record.
 func (a *Attachment) load() error {
@@ -549,7 +565,15 @@ func (a *Attachment) plugOne(pid, i int) error {
 	if err := a.defaultRoutes(inner); err != nil {
 		return err
 	}
-	return a.filter()
+	if err := a.filter(); err != nil {
+		return err
+	}
+	if a.helper == nil && a.needsHelper() {
+		if err := a.callHelper(); err != nil {
+			return err
+		}
+	}
+	return a.register()
 }
 
 // Unplug disconnects a container that runs from a network.
@@ -587,7 +611,10 @@ func (a *Attachment) Unplug(pid int, ref string) error {
 	if err := a.drop(i); err != nil {
 		return err
 	}
-	return a.defaultRoutes(inner)
+	if err := a.defaultRoutes(inner); err != nil {
+		return err
+	}
+	return a.register()
 }
 
 // drop forgets an endpoint and gives its addresses back.

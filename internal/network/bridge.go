@@ -29,10 +29,10 @@ func (s *Store) ensureDevice(rt *netlink.Conn, ns *os.File, n *Network) (index i
 			return 0, nil, errs.New(errs.Unknown, "network %s: %w", n.Name, err)
 		}
 	}
-	err = netlink.In(ns, func() error {
-		warnings, err = s.allowForwarding(n)
-		return err
-	})
+	if s.env.Rootless {
+		return index, nil, nil // the namespace was made for it
+	}
+	warnings, err = s.allowForwarding(n)
 	return index, warnings, err
 }
 

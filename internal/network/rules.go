@@ -30,6 +30,7 @@ const (
 	setAddr6    = "addr6"
 	setSelf4    = "self4"
 	setSelf6    = "self6"
+	setUplink   = "uplink"
 )
 
 // Connection states and status (linux/netfilter/nf_conntrack_common.h).
@@ -39,7 +40,7 @@ const (
 )
 
 // ruleCount is the number of rules that writeRules makes.
-const ruleCount = 19
+const ruleCount = 20
 
 // writeRules fills a fresh table: sets, chains and rules, without elements.
 //
@@ -56,6 +57,7 @@ func writeRules(b *netlink.Batch) {
 		{Name: setBridges, KeyType: name, KeyLen: 16},
 		{Name: setInternal, KeyType: name, KeyLen: 16},
 		{Name: setMasq, KeyType: name, KeyLen: 16},
+		{Name: setUplink, KeyType: name, KeyLen: 16},
 		{Name: setSame, KeyType: netlink.Concat(name, name), KeyLen: 32},
 		{Name: setAny4, KeyType: port, KeyLen: 8, DataType: netlink.Concat(netlink.TypeIPv4, netlink.TypePort), DataLen: 8},
 		{Name: setAny6, KeyType: port, KeyLen: 8, DataType: netlink.Concat(netlink.TypeIPv6, netlink.TypePort), DataLen: 20},
@@ -101,6 +103,8 @@ func writeRules(b *netlink.Batch) {
 	rule("forward", x(out, netlink.InSet(setInternal, r(4))), drop)
 	rule("forward", status(unix.NFT_CT_STATE, ctEstablishedRelated), accept)
 	rule("forward", x(out, netlink.InSet(setBridges, r(4))), status(unix.NFT_CT_STATUS, ctStatusDNAT), accept)
+	// What the helper of an ordinary user forwards has been published.
+	rule("forward", x(in, netlink.InSet(setUplink, r(0))), accept)
 	// From another network, or routed here by a neighbour of the host.
 	rule("forward", x(out, netlink.InSet(setBridges, r(4))), drop)
 
@@ -134,14 +138,14 @@ func writeMasq(b *netlink.Batch) {
 }
 
 // networkElems adds a network's device to the sets.
-func networkElems(b *netlink.Batch, n *Network) {
+func (s *Store) networkElems(b *netlink.Batch, n *Network) {
 	name := netlink.Ifname(n.Device)
 	isleTable.AddElems(b, setBridges, netlink.Elem{Key: name})
 	isleTable.AddElems(b, setSame, netlink.Elem{Key: append(netlink.Ifname(n.Device), name...)})
 	if n.Internal {
 		isleTable.AddElems(b, setInternal, netlink.Elem{Key: name})
 	}
-	if n.masked() {
+	if n.masked() && !s.env.Rootless { // the helper's sockets do it
 		isleTable.AddElems(b, setMasq, netlink.Elem{Key: name})
 	}
 }
@@ -251,14 +255,16 @@ func (s *Store) rebuild(c *netlink.Conn, extra *Network) error {
 	seen := false
 	for _, n := range all {
 		if n.routed() {
-			networkElems(b, n)
+			s.networkElems(b, n)
 			seen = seen || n.Name == extra.Name
 		}
 	}
 	if !seen {
-		networkElems(b, extra)
+		s.networkElems(b, extra)
 	}
-	if !s.env.Rootless {
+	if s.env.Rootless {
+		isleTable.AddElems(b, setUplink, netlink.Elem{Key: netlink.Ifname(UplinkDevice)})
+	} else {
 		if err := s.livePorts(func(p *container.Published) {
 			addPort(b, p)
 		}); err != nil {

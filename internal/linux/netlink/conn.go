@@ -49,24 +49,41 @@ func In(ns *os.File, f func() error) error {
 		return f()
 	}
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		runtime.UnlockOSThread()
 		return &os.PathError{Op: "open", Path: "/proc/thread-self/ns/net", Err: err}
 	}
 	defer unix.Close(own) //nolint:errcheck // a namespace's handle
+	// Who is root of a user namespace only may leave the host's network, but not
+	// come back (setns(2)): then it is a thread's last journey.
+	if unix.Setns(own, unix.CLONE_NEWNET) != nil {
+		return inLastThread(ns, f)
+	}
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
 		return os.NewSyscallError("setns net", err)
 	}
-	ferr := f()
+	err = f()
 	if err := unix.Setns(own, unix.CLONE_NEWNET); err != nil {
 		// The thread may be the one a container's life hangs on, and it must
 		// not go on in a network that is not its own.
 		panic("netlink: return to the own network namespace: " + err.Error())
 	}
-	runtime.UnlockOSThread()
-	return ferr
+	return err
+}
+
+// inLastThread calls f on a thread that ends afterwards.
+func inLastThread(ns *os.File, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- os.NewSyscallError("setns net", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
 }
 
 // Close closes the socket.

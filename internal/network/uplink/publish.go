@@ -1,0 +1,199 @@
+package uplink
+
+import (
+	"context"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+
+	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/network"
+)
+
+// published is one port of the host that leads into a container.
+type published struct {
+	u     *uplink
+	to    tcpip.FullAddress
+	proto tcpip.NetworkProtocolNumber
+	ln    net.Listener
+	pc    *net.UDPConn
+
+	mu    sync.Mutex
+	flows map[string]*gonet.UDPConn // by client
+}
+
+// publish serves the socket f, which the monitor has bound. It owns f.
+func (u *uplink) publish(p *container.Published, f *os.File) (*published, error) {
+	defer f.Close() //nolint:errcheck // package net makes a copy
+	ip := net.ParseIP(p.To)
+	if ip == nil {
+		return nil, errs.New(errs.Invalid, "published port %d: leads to %q", p.HostPort, p.To)
+	}
+	q := &published{u: u, to: tcpip.FullAddress{NIC: nic, Addr: address(ip), Port: p.Port}, proto: ipv6.ProtocolNumber, flows: map[string]*gonet.UDPConn{}}
+	if ip.To4() != nil {
+		q.proto = ipv4.ProtocolNumber
+	}
+	switch p.Proto {
+	case "tcp":
+		// Until now it only held the port.
+		if err := unix.Listen(int(f.Fd()), 1024); err != nil {
+			return nil, os.NewSyscallError("listen", err)
+		}
+		ln, err := net.FileListener(f)
+		if err != nil {
+			return nil, err
+		}
+		q.ln = ln
+		go q.acceptAll()
+	case "udp":
+		pc, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, err
+		}
+		uc, ok := pc.(*net.UDPConn)
+		if !ok {
+			return nil, errs.New(errs.Invalid, "published port %d: not a UDP socket", p.HostPort)
+		}
+		q.pc = uc
+		go q.receiveAll()
+	default:
+		return nil, errs.New(errs.Unsupported, "publish %d/%s: an ordinary user can publish tcp and udp", p.Port, p.Proto)
+	}
+	return q, nil
+}
+
+func (q *published) close() {
+	if q.ln != nil {
+		_ = q.ln.Close() // only listened
+	}
+	if q.pc != nil {
+		_ = q.pc.Close() // what is on its way is lost, as on any network
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.flows {
+		_ = c.Close() // ends its goroutine
+	}
+}
+
+// source is how a client appears inside. A loopback address would be the
+// container's own there.
+func (q *published) source(ip net.IP, port int) tcpip.FullAddress {
+	if ip.IsLoopback() || (ip.To4() == nil) != (q.proto == ipv6.ProtocolNumber) {
+		own := network.UplinkHost
+		if q.proto == ipv6.ProtocolNumber {
+			own = network.UplinkHost6
+		}
+		return tcpip.FullAddress{NIC: nic, Addr: address(net.ParseIP(own))}
+	}
+	return tcpip.FullAddress{NIC: nic, Addr: address(ip), Port: uint16(port)}
+}
+
+func (q *published) acceptAll() {
+	for {
+		c, err := q.ln.Accept()
+		if err != nil {
+			if ne, ok := err.(net.Error); ok && ne.Timeout() { //nolint:errorlint // as package net documents it
+				continue
+			}
+			if isTemporary(err) {
+				time.Sleep(10 * time.Millisecond) // out of descriptors or memory: later
+				continue
+			}
+			return
+		}
+		go q.connect(c)
+	}
+}
+
+func isTemporary(err error) bool {
+	for _, e := range [...]unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED} {
+		if errsIs(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (q *published) connect(c net.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	from := tcpip.FullAddress{}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		from = q.source(a.IP, a.Port)
+	}
+	in, err := gonet.DialTCPWithBind(ctx, q.u.stack, from, q.to, q.proto)
+	if err != nil && from.Port != 0 && ctx.Err() == nil {
+		// The client has used this port for this container a moment ago.
+		from.Port = 0
+		in, err = gonet.DialTCPWithBind(ctx, q.u.stack, from, q.to, q.proto)
+	}
+	if err != nil {
+		if t, ok := c.(*net.TCPConn); ok {
+			_ = t.SetLinger(0) // a reset: the client is refused as the helper was
+		}
+		_ = c.Close()
+		return
+	}
+	splice(c, in)
+}
+
+// receiveAll gives each client of a UDP port a flow of its own.
+func (q *published) receiveAll() {
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := q.pc.ReadFromUDP(buf)
+		if err != nil {
+			if errsIs(err, net.ErrClosed) {
+				return
+			}
+			continue // an error of an earlier answer
+		}
+		if c := q.flow(from); c != nil {
+			_, _ = c.Write(buf[:n]) // lost, as on any network
+		}
+	}
+}
+
+func (q *published) flow(from *net.UDPAddr) *gonet.UDPConn {
+	key := from.String()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if c := q.flows[key]; c != nil {
+		return c
+	}
+	src := q.source(from.IP, from.Port)
+	to := q.to
+	c, err := gonet.DialUDP(q.u.stack, &src, &to, q.proto)
+	if err != nil {
+		src.Port = 0
+		if c, err = gonet.DialUDP(q.u.stack, &src, &to, q.proto); err != nil {
+			return nil
+		}
+	}
+	q.flows[key] = c
+	go func() {
+		buf := make([]byte, 65536)
+		for {
+			_ = c.SetReadDeadline(time.Now().Add(flowTime)) // a closed one fails below
+			n, err := c.Read(buf)
+			if err != nil {
+				break
+			}
+			_, _ = q.pc.WriteToUDP(buf[:n], from) // lost, as on any network
+		}
+		q.mu.Lock()
+		delete(q.flows, key)
+		q.mu.Unlock()
+		_ = c.Close() // at its end
+	}()
+	return c
+}
