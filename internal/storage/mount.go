@@ -44,6 +44,9 @@ const (
 	rungMount
 )
 
+// maxLayers is overlayfs's own limit (OVL_MAX_STACK).
+const maxLayers = 500
+
 // maxValue is the length of a string that fsconfig(2) takes.
 const maxValue = 255
 
@@ -135,6 +138,9 @@ func (s *Store) stack(layers []string, upper, work string, o MountOptions) (*sta
 			}
 			st.lower = append(st.lower, empty+"2")
 		}
+	}
+	if len(st.lower) > maxLayers {
+		return nil, errs.New(errs.Unsupported, "mount overlay: %d layers are more than the kernel stacks (%d)", len(st.lower), maxLayers)
 	}
 	return st, nil
 }
