@@ -441,6 +441,13 @@ func (st *stack) mountClassic() (*os.File, error) {
 		if err != nil {
 			return nil, os.NewSyscallError("open_tree", err)
 		}
+		// The first thread of a process does not end, nor does its namespace.
+		_ = unix.Unmount(on, unix.MNT_DETACH) // the copy is what counts
+		if st.userNS != nil {
+			for _, l := range st.lower {
+				_ = unix.Unmount(l, unix.MNT_DETACH) // overlayfs has its own copies
+			}
+		}
 		return os.NewFile(uintptr(fd), "overlay"), nil
 	})
 }
