@@ -5,9 +5,10 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/container"
-	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
 )
 
@@ -24,7 +25,9 @@ func newGroup(r cgroup.Request) (*cgroup.Group, error) {
 	}
 	for try := 0; ; try++ {
 		g, err := h.Create(r)
-		if !errors.Is(err, errs.Exists) || try == maxHierarchies || !removeLeftover(err, r.Name) {
+		// An empty leftover Create replaces itself. In one that is busy the
+		// first child of the killed monitor is about to die.
+		if !errors.Is(err, unix.EBUSY) || try == maxHierarchies || !removeLeftover(err, r.Name) {
 			return g, err
 		}
 	}
@@ -34,9 +37,9 @@ func newGroup(r cgroup.Request) (*cgroup.Group, error) {
 const maxHierarchies = 16
 
 // removeLeftover removes the cgroup that was in Create's way.
-func removeLeftover(exists error, id string) bool {
+func removeLeftover(busy error, id string) bool {
 	var pe *os.PathError
-	if !errors.As(exists, &pe) || !strings.HasSuffix(pe.Path, id) {
+	if !errors.As(busy, &pe) || !strings.HasSuffix(pe.Path, id) {
 		return false
 	}
 	g := cgroup.Open(cgroup.Paths{V2: pe.Path})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -380,6 +381,15 @@ func TestLeftoverCgroup(t *testing.T) {
 		if g.Empty() {
 			return // no cgroups for this user here
 		}
+		// Its first child is not dead yet.
+		child := exec.Command("sleep", "100")
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Attach(child.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+		go child.Wait()
 		if got := r.runID(id, ""); got.exit.Code != 0 {
 			t.Errorf("%+v", got)
 		}
