@@ -12,6 +12,7 @@ import (
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/image"
+	"github.com/isle-engine/isle/internal/monitor"
 	"github.com/isle-engine/isle/internal/state"
 	"github.com/isle-engine/isle/internal/storage"
 )
@@ -103,8 +104,14 @@ func (e *Engine) create(cfg *container.Config, img *image.Image) (*container.Rec
 	if err := e.resolveJoined(rec); err != nil {
 		return nil, err
 	}
+	// Until the record is written, the lock says that somebody is at it (sweep).
+	lock, err := monitor.Lock(e.env, rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close() //nolint:errcheck // nothing is written to it
 	dir := e.env.Container(rec.ID)
-	err := os.Mkdir(dir, 0o700)
+	err = os.Mkdir(dir, 0o700)
 	if errors.Is(err, os.ErrNotExist) {
 		if err = e.env.MakeDirs(); err == nil {
 			err = os.Mkdir(dir, 0o700)

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
@@ -36,22 +33,14 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		}
 		c = &Container{Record: container.Record{ID: id}, Dir: e.env.Container(id)}
 	}
-	if live(c.State.Status) {
-		if !o.Force {
-			how := "stop the container before removing or force remove"
-			if c.State.Status == container.Paused {
-				how = "unpause and " + how
-			}
-			return errs.New(errs.Conflict, "cannot remove container %q: container is %s: %s", "/"+c.Config.Name, c.State.Status, how)
+	if live(c.State.Status) && !o.Force {
+		how := "stop the container before removing or force remove"
+		if c.State.Status == container.Paused {
+			how = "unpause and " + how
 		}
-		if err := e.kill(ctx, c); err != nil {
-			return err
-		}
+		return errs.New(errs.Conflict, "cannot remove container %q: container is %s: %s", "/"+c.Config.Name, c.State.Status, how)
 	}
-	if _, err := os.Stat(c.Dir); errors.Is(err, os.ErrNotExist) {
-		return nil // --rm did it when it died
-	}
-	lock, err := monitor.Lock(e.env, id)
+	lock, err := e.lockDead(ctx, c, o.Force)
 	if err != nil {
 		if errors.Is(err, errs.Conflict) {
 			return errs.New(errs.Conflict, "removal of container %s is already in progress", ref)
@@ -60,6 +49,35 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	}
 	defer lock.Close() //nolint:errcheck // nothing is written to it
 	return e.discard(c, o.Volumes || c.Config.AutoRemove)
+}
+
+// patience is how long a forced removal waits for a container that is just
+// being started, or removed, by somebody else.
+const patience = 5 * time.Second
+
+// lockDead locks a container that has no monitor, which with force it is made to
+// lose. A monitor in the middle of a start is there but cannot be spoken to yet,
+// and nothing says so but its lock: so force tries for a while.
+func (e *Engine) lockDead(ctx context.Context, c *Container, force bool) (*state.Lock, error) {
+	for end := time.Now().Add(patience); ; {
+		if live(c.State.Status) {
+			if err := e.kill(ctx, c); err != nil {
+				return nil, err
+			}
+		}
+		lock, err := monitor.Lock(e.env, c.ID)
+		if err == nil || !force || !errors.Is(err, errs.Conflict) || time.Now().After(end) {
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * time.Millisecond):
+		}
+		if err := state.ReadState(c.Dir, &c.State); err != nil && !errors.Is(err, errs.NotFound) {
+			return nil, err
+		}
+	}
 }
 
 // discard removes a container's directory, name and runtime directory; the
@@ -81,29 +99,6 @@ func (e *Engine) discard(c *Container, volumes bool) error {
 		errAll = errors.Join(errAll, e.removeAnonymous(c))
 	}
 	errAll = errors.Join(errAll, e.removeTree(grave), storage.RemoveTree(e.env.RunContainer(c.ID)))
-	e.sweep()
+	monitor.SweepStore(e.env, e.removeTree)
 	return errAll
-}
-
-// sweepAfter is how long a grave must have lain untouched to count as left by a
-// crash: whoever is removing one changes it all the time.
-const sweepAfter = 10 * time.Second
-
-// sweep removes what crashed removals left in tmp.
-func (e *Engine) sweep() {
-	left, err := os.ReadDir(e.env.Tmp())
-	if err != nil {
-		return // nothing that could be swept
-	}
-	for _, d := range left {
-		if !strings.HasPrefix(d.Name(), "rm-") {
-			continue
-		}
-		path := filepath.Join(e.env.Tmp(), d.Name())
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil || time.Since(time.Unix(st.Ctim.Unix())) < sweepAfter {
-			continue
-		}
-		_ = e.removeTree(path) // the next removal tries again
-	}
 }

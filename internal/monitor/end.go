@@ -153,7 +153,7 @@ func (m *monitor) end() {
 		// if this cannot be written.
 		_ = m.save(true)
 	}
-	if m.lock != nil {
+	if m.lock != nil && grave == "" {
 		_ = m.lock.Close() // everything is written
 		m.lock = nil
 	}
@@ -170,7 +170,10 @@ func (m *monitor) end() {
 	}
 	m.settle()
 	if grave != "" {
+		// Under the lock, which the end of this process releases: nobody sweeps
+		// what is being removed.
 		_ = storage.RemoveTree(grave) // what stays is swept by the next removal
+		SweepStore(m.env, storage.RemoveTree)
 	}
 }
 
