@@ -305,3 +305,40 @@ func TestSetuidUnderNoNewPrivileges(t *testing.T) {
 		}
 	}
 }
+
+// CVE-2019-5736: a command that is a script for the executable of the process
+// that executes it gets a sealed file, not this test's own.
+func TestCommandIsOwnExecutable(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	root := rootfs(t)
+	if err := os.WriteFile(root+"/bin/evil", []byte("#!/proc/self/exe -test.run=^$\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, docker(root, "evil"), Options{unshielded: true}) // the other way round: shielded
+	if r.out != "init: no command\n" || r.code != 125 {
+		t.Errorf("run: %q, exit code %d", r.out, r.code)
+	}
+	init := running(t, docker(root), Options{})
+	for _, uid := range []uint32{0, 1000} {
+		pr := docker("", "/bin/evil").Process
+		pr.User.UID = uid
+		r = execIn(t, Target{Pid: init.Pid}, pr, ExecOptions{unshielded: true})
+		if r.out != "init: no command\n" || r.code != 125 {
+			t.Errorf("exec: %q, exit code %d", r.out, r.code)
+		}
+		pr.Args = []string{"sh", "-c", "echo $0 $1; readlink /proc/self/exe; ls /proc/self/fd | tr '\\n' ' '", "a", "b"}
+		r = execIn(t, Target{Pid: init.Pid}, pr, ExecOptions{unshielded: true})
+		if r.out != "a b\n/bin/sh\n0 1 2 3 " {
+			t.Errorf("an honest command: %q", r.out)
+		}
+	}
+	for _, c := range commandFailures {
+		_, err := tryRun(t, docker(root, c.args...), Options{unshielded: true})
+		c.check(t, err)
+	}
+	// Without a shield it would be this test's file, which runs no test.
+	r = execIn(t, Target{Pid: init.Pid}, docker("", "/bin/evil").Process, ExecOptions{})
+	if !strings.Contains(r.out, "PASS") {
+		t.Errorf("the test does not test: %q", r.out)
+	}
+}

@@ -64,7 +64,7 @@ func BenchmarkRun(b *testing.B) {
 			dir := b.TempDir()
 			for b.Loop() {
 				root := overlay(b, lower, dir)
-				p, err := Compile(c.spec, Options{Rootfs: root, Pdeathsig: true})
+				p, err := Compile(c.spec, Options{Rootfs: root, Pdeathsig: true, unshielded: true})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -86,7 +86,7 @@ func BenchmarkCompile(b *testing.B) {
 	s.Linux.Seccomp = seccomp.Default(dockerCaps())
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Compile(s, Options{Pdeathsig: true}); err != nil {
+		if _, err := Compile(s, Options{Pdeathsig: true, unshielded: true}); err != nil {
 			b.Fatal(err)
 		}
 	}

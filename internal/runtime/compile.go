@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"os"
 	"path"
 	"strings"
 
@@ -29,6 +30,7 @@ type compiler struct {
 	slave       program.Slot // of the terminal
 	lsm         program.Slot
 	cwd         program.Slot
+	shield      *os.File
 	warnings    []error
 }
 
@@ -163,6 +165,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		c.finishRoot()
 	}
 	c.names()
+	if err := c.raiseShield(out); err != nil {
+		return nil, err
+	}
 	if err := c.finish(s.Process, stdio, filter); err != nil {
 		return nil, err
 	}

@@ -37,8 +37,9 @@
 // /sys and /dev and what lies below them are resolved without following
 // symbolic links at all. Only the descriptors 0, 1 and 2 survive. Until execve
 // the child cannot be traced or looked into by processes of the container
-// (PR_SET_DUMPABLE), but its executable is that of the caller: whoever starts
-// containers for others runs from a read-only mount (program.Command.Protect).
+// (PR_SET_DUMPABLE). The command cannot be a script for the caller's executable:
+// that lies on a read-only mount (program.Command.Protect), or a sealed memory
+// file executes the command (raiseShield).
 //
 // See the OCI runtime specification, namespaces(7), mount_setattr(2),
 // pivot_root(2), capabilities(7), devpts in the kernel's documentation.

@@ -31,6 +31,8 @@ type ExecOptions struct {
 	// Clone joins the pid namespace by a second clone, as callers must that are
 	// not privileged where they are; Exec falls back to it by itself.
 	Clone bool
+
+	unshielded bool // see Options
 }
 
 // Exec starts a process in all namespaces of a container that runs. It returns
@@ -68,7 +70,7 @@ func Exec(t Target, pr *specs.Process, o ExecOptions) (*Process, error) {
 // compileExec is Compile for a process that joins.
 func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	c := &compiler{
-		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig},
+		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig, unshielded: o.unshielded},
 		process: pr, root: program.CWD,
 	}
 	if err := c.checkProcess(pr); err != nil {
@@ -120,6 +122,9 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	c.openCwd(pr, false)
 	if !clones {
 		p.Await()
+	}
+	if err := c.raiseShield(out); err != nil {
+		return nil, err
 	}
 	if err := c.finish(pr, stdio, o.Seccomp); err != nil {
 		return nil, err

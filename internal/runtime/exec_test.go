@@ -27,6 +27,7 @@ func execIn(t testing.TB, to Target, pr *specs.Process, o ExecOptions) result {
 	if !pr.Terminal {
 		o.Stdio.Out, o.Stdio.Err = w, w
 	}
+	o.unshielded = !o.unshielded
 	proc, err := Exec(to, pr, o)
 	_ = w.Close()
 	if err != nil {

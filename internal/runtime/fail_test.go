@@ -157,7 +157,7 @@ func TestFailuresNameTheCall(t *testing.T) {
 func TestCallsCanBeShown(t *testing.T) {
 	s := docker("/some/root", "true")
 	s.Mounts = append(s.Mounts, specs.Mount{Source: "/data", Destination: "/mnt", Options: []string{"rbind", "ro"}})
-	p, err := Compile(s, Options{})
+	p, err := Compile(s, Options{unshielded: true})
 	if err != nil {
 		t.Fatal(err)
 	}

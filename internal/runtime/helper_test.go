@@ -102,6 +102,7 @@ func tryRun(t testing.TB, s *specs.Spec, o Options) (result, error) {
 	if !s.Process.Terminal {
 		o.Stdio.Out, o.Stdio.Err = wr, wr
 	}
+	o.unshielded = !o.unshielded // tests are not started by way of a read-only mount
 	p, err := Compile(s, o)
 	if err != nil {
 		_ = wr.Close()
@@ -140,6 +141,7 @@ func reap(t testing.TB, p *Process) int {
 func running(t testing.TB, s *specs.Spec, o Options) *Process {
 	t.Helper()
 	s.Process.Args = []string{"sleep", "1000"}
+	o.unshielded = true
 	p, err := Compile(s, o)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func (c *compiler) mask(paths []string) {
 	st, _ := p.Fstat(null.Arg())
 	p.ExpectDevice(st, unix.S_IFCHR, 1, 3, unix.ENODEV)
 
-	empty := c.emptyDir()
+	empty, used := c.emptyDir(), p.Buffer(4)
 	for _, name := range paths {
 		name = path.Clean("/" + name)
 		p.Step(program.Step{Verb: "mask", Dst: name})
@@ -41,13 +41,16 @@ func (c *compiler) mask(paths []string) {
 		p.Jump(done)
 		p.Place(dir)
 		first := p.NewLabel()
-		// A mount can be cloned once it is part of our tree (until Linux
-		// 6.15), which the empty directory is from its first use on.
-		p.Call(unix.SYS_OPEN_TREE, empty.Arg(), p.Empty(), program.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)).To(mnt).Catch(unix.EINVAL, first)
+		// The first directory gets the mount itself: a mount can be cloned
+		// once it is part of our tree (before Linux 6.15), and one that is left
+		// over makes execve wait for an RCU grace period.
+		p.Expect32(used, 1, 1, unix.ENOENT).Catch(unix.ENOENT, first)
+		p.Call(unix.SYS_OPEN_TREE, empty.Arg(), p.Empty(), program.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)).To(mnt)
 		p.MoveMount(mnt.Arg(), t.Arg())
 		p.Jump(done)
 		p.Place(first)
 		p.MoveMount(empty.Arg(), t.Arg())
+		p.Poke32(used, program.Int(1))
 		p.Place(done)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/caps"
+	"github.com/isle-engine/isle/internal/linux/pid1"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/seccomp"
 )
@@ -265,8 +266,8 @@ func (c *compiler) gate(pr *specs.Process) {
 	p.Step(program.Step{Verb: "gate"})
 	gate := p.File(c.o.Gate)
 	keep := []program.Arg{gate}
-	if c.o.Init != nil {
-		keep = append(keep, p.File(c.o.Init))
+	if f := c.between(); f != nil {
+		keep = append(keep, p.File(f))
 	}
 	if c.lsm != 0 {
 		keep = append(keep, c.lsm.Arg())
@@ -313,13 +314,16 @@ func (c *compiler) credentials(pr *specs.Process, filter *seccomp.Filter) error 
 	}
 
 	p.Step(program.Step{Verb: "user"})
-	groups := p.Setgroups(pr.User.AdditionalGids)
-	if c.userNS {
-		// EPERM: the namespace's map was written without privilege, setgroups
-		// is off for good. EINVAL: a group that the map does not have.
-		groups.Ignore(unix.EPERM, unix.EINVAL)
-		if len(pr.User.AdditionalGids) > 0 {
-			groups.Warn()
+	// As crun: the caller's own groups stay, also those that the map lacks.
+	if c.s == nil || c.s.Annotations["run.oci.keep_original_groups"] != "1" {
+		groups := p.Setgroups(pr.User.AdditionalGids)
+		if c.userNS {
+			// EPERM: the namespace's map was written without privilege, setgroups
+			// is off for good. EINVAL: a group that the map does not have.
+			groups.Ignore(unix.EPERM, unix.EINVAL)
+			if len(pr.User.AdditionalGids) > 0 {
+				groups.Warn()
+			}
 		}
 	}
 	uid, gid := program.Uint(uint64(pr.User.UID)), program.Uint(uint64(pr.User.GID))
@@ -441,24 +445,55 @@ func candidates(command string, env []string) []string {
 	return out
 }
 
+// raiseShield provides a program that stands between this process and the
+// command, if one is needed. An image's command may be a script for
+// /proc/self/exe: the kernel then opens the executable of the process that
+// executes it, which is ours, and the container has a file of the host's in
+// /proc/1/exe, to be opened for writing once we are gone (CVE-2019-5736). A
+// process that was started from a read-only mount (program.Command.Protect) has
+// nothing to fear; others execute the command by way of a sealed file in memory.
+func (c *compiler) raiseShield(out *Program) error {
+	var st unix.Statfs_t
+	if c.o.Init != nil || c.o.unshielded || unix.Statfs("/proc/self/exe", &st) == nil && st.Flags&unix.ST_RDONLY != 0 {
+		return nil
+	}
+	f, err := pid1.MemFD()
+	if err != nil {
+		return errs.WithExit(err, errs.ExitEngine)
+	}
+	c.shield, out.shield = f, f
+	return nil
+}
+
 // execute ends the program: execve of every file that the command can be, by
 // the process that it will be and in its own tree, so that nothing on the host
 // and no more rights than its own decide what is found.
 func (c *compiler) execute(pr *specs.Process, env program.Arg) {
 	p := c.p
-	if c.o.Init != nil {
-		file := p.File(c.o.Init)
-		argv := p.Strings(append([]string{"init", "--"}, pr.Args...))
+	if file := c.between(); file != nil {
+		args := append([]string{"init", "--"}, pr.Args...)
+		if c.shield != nil {
+			args = append([]string{"isle", "exec", ""}, pr.Args...)
+		}
+		argv := p.Strings(args)
 		c.search(pr, func(path program.Arg) {
-			p.Poke64(argv.Plus(2*8), path) // init executes what was found
+			p.Poke64(argv.Plus(2*8), path) // it executes what was found
 		})
-		p.Call(unix.SYS_EXECVEAT, file, p.Empty(), argv, env, program.Int(unix.AT_EMPTY_PATH))
+		p.Call(unix.SYS_EXECVEAT, p.File(file), p.Empty(), argv, env, program.Int(unix.AT_EMPTY_PATH))
 		return
 	}
 	argv := p.Strings(pr.Args)
 	c.try(pr, func(path program.Arg) program.Op {
 		return p.Call(unix.SYS_EXECVE, path, argv, env)
 	})
+}
+
+// between is the program that executes the command in the child's stead; nil: none.
+func (c *compiler) between() *os.File {
+	if c.shield != nil {
+		return c.shield
+	}
+	return c.o.Init
 }
 
 // search looks for the command as execute would, without executing it, and
@@ -471,10 +506,18 @@ func (c *compiler) search(pr *specs.Process, found func(path program.Arg)) {
 		// equal by now.
 		return p.Call(unix.SYS_FACCESSAT, program.CWD, path, program.Int(unix.X_OK))
 	}, func(path program.Arg) {
+		// A directory can be "executed" too, says faccessat. One that can be
+		// opened as such goes on to be denied.
+		file := p.NewLabel()
+		denied := p.NewLabel()
+		p.Call(unix.SYS_OPENAT, program.CWD, path, program.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).CatchAny(file)
+		p.Jump(denied)
+		p.Place(file)
 		if found != nil {
 			found(path)
 		}
 		p.Jump(done)
+		p.Place(denied)
 	})
 	p.Place(done)
 }

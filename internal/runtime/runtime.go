@@ -56,6 +56,7 @@ type Options struct {
 	Seccomp *seccomp.Filter
 
 	legacyClone bool // for tests: no clone3
+	unshielded  bool // for tests: as if this process's executable were out of reach
 }
 
 // Program is a compiled container.
@@ -67,6 +68,7 @@ type Program struct {
 	terminal bool
 	// restarted: the process is a second child, later than *start says.
 	restarted bool
+	shield    *os.File
 }
 
 // Process is a process that runs in a container.
@@ -90,6 +92,9 @@ type Process struct {
 // failed (*program.CallError) and has Docker's exit code.
 func (p *Program) Start() (*Process, error) {
 	child, err := p.p.Start()
+	if p.shield != nil {
+		_ = p.shield.Close() // the child has its own
+	}
 	if err != nil {
 		return nil, startError(err, p.command)
 	}

@@ -12,12 +12,17 @@
 // group of its own, in the foreground when standard input is a terminal. A
 // command that is not found gives 127, one that cannot be executed 126.
 //
+// As shield it stands between isle and a command that enters a container: the
+// command is executed by it, so that /proc/self/exe, which the command can be a
+// script for, is never isle's own file.
+//
 // As holder it keeps the namespaces of one user alive (package userns): it
 // closes all files, leaves its session and directory, and sleeps until SIGKILL
 // or SIGTERM. It occupies two pages of its own and one stack page.
 //
 //	argv                      meaning
 //	NAME -- COMMAND [ARG...]  init
+//	NAME exec FILE ARG0 [...] execute FILE with the rest as its arguments
 //	NAME pause                hold the namespaces it was started in
 //	NAME hold FD              wait for one byte on FD, try to change the mount
 //	                          namespace, answer an errno (int32) on FD, hold

@@ -1,4 +1,4 @@
-// A process that needs no libc, in two trades.
+// A process that needs no libc, in a few trades.
 //
 //   NAME pause                 hold the namespaces this process is in, for ever
 //   NAME hold  FD              the same, in a new user and mount namespace: wait
@@ -7,6 +7,7 @@
 //   NAME join  FD USER MNT     the same, after setns to the two files
 //                              and an errno on FD
 //   NAME -- COMMAND [ARG...]   be init: run COMMAND, forward signals, reap
+//   NAME exec FILE ARG0 [...]  become FILE
 //
 // See doc.go. It must stay below 4 KiB, so: no tables, no strings beyond need.
 
@@ -184,6 +185,16 @@ static sl search(char **argv, char **envp)
 	}
 }
 
+// refuse ends a process that could not execute name, with the shell's exit codes.
+__attribute__((noreturn)) static void refuse(const char *who, const char *name, sl r)
+{
+	int missing = r == -ENOENT || r == -ENOTDIR;
+	say(who);
+	say(name);
+	say(missing ? ": not found\n" : r == -EACCES ? ": permission denied\n" : ": cannot be executed\n");
+	quit(missing ? 127 : 126);
+}
+
 __attribute__((noreturn)) static void init(char **argv, char **envp)
 {
 	// Faults of our own must not be blocked: the kernel kills a process that
@@ -210,11 +221,7 @@ __attribute__((noreturn)) static void init(char **argv, char **envp)
 		int pgrp = (int)C0(NR_getpid);
 		C3(NR_ioctl, 0, TIOCSPGRP, &pgrp);
 		C4(NR_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);
-		sl r = search(argv, envp);
-		say("init: ");
-		say(argv[0]);
-		say(r == -ENOENT || r == -ENOTDIR ? ": not found\n" : r == -EACCES ? ": permission denied\n" : ": cannot be executed\n");
-		quit(r == -ENOENT || r == -ENOTDIR ? 127 : 126);
+		refuse("init: ", argv[0], search(argv, envp));
 	}
 	for (;;) {
 		sl sig = C4(NR_rt_sigtimedwait, &all, 0, 0, 8);
@@ -271,6 +278,8 @@ __attribute__((used, noreturn)) void run(sl *stack)
 		settle(argv[0]);
 		hold();
 	}
+	if (argc >= 4 && same(argv[1], "exec"))
+		refuse("exec: ", argv[2], C3(NR_execve, argv[2], argv + 3, envp));
 	if (argc >= 3 && same(argv[1], "--"))
 		init(argv + 2, envp);
 	say("init: no command\n");
