@@ -39,6 +39,12 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	case "test-remove":
+		if err := removeTree(os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	case "test-client":
 		os.Exit(testClient(os.Args[1:]))
 	}
@@ -110,19 +116,24 @@ func newRig(t testing.TB) *rig {
 	if err := os.Chmod(archive, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	r.inside("test-unpack", r.env.Layers(), r.layer, archive)
+	return r
+}
+
+// inside runs a role of this binary in the user namespace.
+func (r *rig) inside(args ...string) {
+	r.t.Helper()
 	child, err := (&program.Command{
-		Path: "/proc/self/exe", Args: []string{"test-unpack", r.env.Layers(), r.layer, archive},
-		Env: os.Environ(), Files: []*os.File{nil, os.Stdout, os.Stderr}, Join: r.ns.Join(),
+		Path: "/proc/self/exe", Args: args, Env: os.Environ(), Files: []*os.File{nil, os.Stdout, os.Stderr}, Join: r.ns.Join(),
 	}).Start()
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	var ws unix.WaitStatus
 	if _, err := unix.Wait4(child.Pid, &ws, 0, nil); err != nil || ws.ExitStatus() != 0 {
-		t.Fatalf("unpack in the user namespace: %v, status %d", err, ws.ExitStatus())
+		r.t.Fatalf("%s in the user namespace: %v, status %d", args[0], err, ws.ExitStatus())
 	}
 	_ = child.Pidfd.Close()
-	return r
 }
 
 func unpackLayer(store, digest, archive string) error {
