@@ -39,7 +39,10 @@ func commands() []command {
 
 		{paths: []string{"attach", "container attach"}, group: groupAll, short: "Attach this terminal to a running container", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdAttach},
 		{paths: []string{"completion"}, group: groupAll, short: "Print the completion script for a shell", usage: "bash|zsh|fish", min: 1, max: 1, setup: cmdCompletion},
+		{paths: []string{"cp", "container cp"}, group: groupAll, short: "Copy files between a container and this machine", usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tisle cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", min: 2, max: 2, setup: cmdCp},
 		{paths: []string{"create", "container create"}, group: groupAll, short: "Create a new container", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, setup: cmdCreate},
+		{paths: []string{"diff", "container diff"}, group: groupAll, short: "List what a container has changed in its file system", usage: "CONTAINER", min: 1, max: 1, setup: cmdDiff},
+		{paths: []string{"export", "container export"}, group: groupAll, short: "Write a container's file system as a tar archive", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdExport},
 		{paths: []string{"help"}, group: groupAll, short: "Show the help of a command", usage: "[COMMAND]", max: -1, setup: cmdHelp},
 		{paths: []string{"history", "image history"}, group: groupAll, short: "Show how an image was made", usage: "[OPTIONS] IMAGE", min: 1, max: 1, setup: cmdHistory},
 		{paths: []string{"import", "image import"}, group: groupAll, short: "Make an image of a root file system's tar archive", usage: "[OPTIONS] file|- [REPOSITORY[:TAG]]", min: 1, max: 2, setup: cmdImport},
@@ -55,6 +58,7 @@ func commands() []command {
 		{paths: []string{"start", "container start"}, group: groupAll, short: "Start containers that were created or have ended", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStart},
 		{paths: []string{"stop", "container stop"}, group: groupAll, short: "Stop running containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStop},
 		{paths: []string{"tag", "image tag"}, group: groupAll, short: "Give an image a further name", usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", min: 2, max: 2, setup: cmdTag},
+		{paths: []string{"top", "container top"}, group: groupAll, short: "List the processes of a container", usage: "CONTAINER [ps OPTIONS]", min: 1, max: -1, wordsEndFlags: true, setup: cmdTop},
 		{paths: []string{"unpause", "container unpause"}, group: groupAll, short: "Let frozen containers go on", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdPause(false)},
 		{paths: []string{"wait", "container wait"}, group: groupAll, short: "Wait until containers end, and print their exit codes", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdWait},
 

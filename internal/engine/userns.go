@@ -21,7 +21,11 @@ func (e *Engine) namespace() (*userns.Namespace, error) {
 	if err := e.env.MakeDirs(); err != nil {
 		return nil, err
 	}
-	return userns.Ensure(e.env.UserNS(), e.env.UID, e.env.GID)
+	ns, err := userns.Ensure(e.env.UserNS(), e.env.UID, e.env.GID)
+	if err == nil && len(ns.Advice) > 0 && e.Advise != nil {
+		e.Advise(ns.Advice[0], ns.Advice[1:])
+	}
+	return ns, err
 }
 
 // The pieces of work that may have to be done inside the user's user namespace,
@@ -81,6 +85,9 @@ func UsernsMain(args []string) int {
 	env, err := config.Load()
 	if err == nil && len(args) < 2 {
 		err = errs.New(errs.Invalid, "isle-userns: no work named")
+	}
+	if err == nil && args[1] == workFiles && len(args) == 3 {
+		return filesMain(env, args[2])
 	}
 	if err == nil {
 		err = work(env, args[1], args[2:])

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,9 +32,7 @@ func (e *Engine) CreateVolume(_ context.Context, name, driver string, labels, op
 	if name == "" {
 		name = storage.AnonymousName()
 		own := map[string]string{anonymousLabel: ""}
-		for k, v := range labels {
-			own[k] = v
-		}
+		maps.Copy(own, labels)
 		labels = own
 	}
 	v, err := e.volumes().Create(name, labels, opts)
