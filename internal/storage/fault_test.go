@@ -352,7 +352,11 @@ func TestMountErrors(t *testing.T) {
 	if err := unix.MoveMount(int(f.Fd()), "", unix.AT_FDCWD, mnt, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Unmount(mnt, unix.MNT_DETACH)
+	defer func() {
+		if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
 	for _, d := range []string{mnt + "/u", mnt + "/w"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,8 +115,8 @@ func (s *Store) stack(layers []string, upper, work string, o MountOptions) (*sta
 		return nil, err
 	}
 	st := &stack{lower: make([]string, 0, len(layers)+1), upper: upper, work: work, o: o}
-	for i := len(layers) - 1; i >= 0; i-- {
-		h, err := hexOf(layers[i])
+	for _, id := range slices.Backward(layers) {
+		h, err := hexOf(id)
 		if err != nil {
 			return nil, err
 		}

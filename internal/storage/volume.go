@@ -69,7 +69,8 @@ func (v *Volumes) Create(name string, labels, opts map[string]string) (Volume, e
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
 	}
-	for _, k := range slices.Sorted(maps.Keys(opts)) {
+	if len(opts) > 0 {
+		k := slices.Sorted(maps.Keys(opts))[0]
 		switch k {
 		case "type", "o", "device":
 			return Volume{}, errs.New(errs.Unsupported, "volume %q: option %s=%s: volumes with a device of their own are %w", name, k, opts[k], errs.Unsupported)
@@ -97,7 +98,7 @@ func (v *Volumes) Create(name string, labels, opts map[string]string) (Volume, e
 		return Volume{}, subject(err)
 	}
 	defer lock.Close()
-	defer tree.Remove(tmp) // does nothing after the rename
+	defer func() { _ = tree.Remove(tmp) }() // nothing after the rename; else a sweep does it again
 	data := filepath.Join(tmp, dataDir)
 	if err := os.Mkdir(data, 0o755); err != nil {
 		return Volume{}, subject(err)

@@ -56,8 +56,10 @@ func own(data []byte, piece int) (all []seen, err error) {
 		if h.Size > maxFile {
 			return all, errTooLarge
 		}
-		s := seen{typ: h.Type, name: h.Name, linkname: h.Linkname, mode: h.Mode, uid: h.UID, gid: h.GID, size: h.Size,
-			mtime: time.Unix(h.ModSec, h.ModNsec), major: h.Major, minor: h.Minor, xattrs: map[string]string{}}
+		s := seen{
+			typ: h.Type, name: h.Name, linkname: h.Linkname, mode: h.Mode, uid: h.UID, gid: h.GID, size: h.Size,
+			mtime: time.Unix(h.ModSec, h.ModNsec), major: h.Major, minor: h.Minor, xattrs: map[string]string{},
+		}
 		for _, x := range h.Xattrs {
 			if x.Value != "" { // archive/tar drops these
 				s.xattrs[x.Name] = x.Value
@@ -113,8 +115,10 @@ func theirs(data []byte) (all []seen, err error) {
 			all = append(all, seen{typ: Global, name: h.Name})
 			continue
 		}
-		s := seen{typ: h.Typeflag, name: h.Name, linkname: h.Linkname, mode: h.Mode, uid: int64(h.Uid), gid: int64(h.Gid), size: h.Size,
-			mtime: h.ModTime, major: h.Devmajor, minor: h.Devminor, xattrs: map[string]string{}}
+		s := seen{
+			typ: h.Typeflag, name: h.Name, linkname: h.Linkname, mode: h.Mode, uid: int64(h.Uid), gid: int64(h.Gid), size: h.Size,
+			mtime: h.ModTime, major: h.Devmajor, minor: h.Devminor, xattrs: map[string]string{},
+		}
 		if s.typ == tar.TypeGNUSparse {
 			s.typ = tar.TypeReg
 		}

@@ -49,12 +49,12 @@ func Copy(ctx context.Context, dst, src *os.File, o CopyOptions) (int64, error) 
 	if err != nil {
 		return 0, &os.PathError{Op: "open", Path: src.Name(), Err: err}
 	}
-	defer unix.Close(s)
+	defer closeFD(s)
 	d, err := unix.Openat(c.dst, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, &os.PathError{Op: "open", Path: dst.Name(), Err: err}
 	}
-	defer unix.Close(d)
+	defer closeFD(d)
 	err = c.dir(d, s)
 	return c.n, err
 }
@@ -192,7 +192,7 @@ func (c *copier) link(path string, dst int, name string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return unix.Linkat(fd, base, dst, name, 0)
 }
 
@@ -201,7 +201,7 @@ func (c *copier) subdir(dst, src int, name string) error {
 	if err != nil {
 		return c.fail("open", name, err)
 	}
-	defer unix.Close(s)
+	defer closeFD(s)
 	d := -1
 	for try := 0; ; try++ {
 		err := unix.Mkdirat(dst, name, 0o700)
@@ -220,7 +220,7 @@ func (c *copier) subdir(dst, src int, name string) error {
 		}
 		break
 	}
-	defer unix.Close(d)
+	defer closeFD(d)
 	c.path = append(c.path, name)
 	err = c.dir(d, s)
 	c.path = c.path[:len(c.path)-1]
@@ -233,7 +233,7 @@ func (c *copier) file(dst, src int, name string) error {
 	if err != nil {
 		return c.fail("open", name, err)
 	}
-	defer unix.Close(s)
+	defer closeFD(s)
 	var st unix.Stat_t
 	if err := unix.Fstat(s, &st); err != nil {
 		return c.fail("stat", name, err)
@@ -245,7 +245,7 @@ func (c *copier) file(dst, src int, name string) error {
 	if err != nil {
 		return c.fail("create", name, err)
 	}
-	defer unix.Close(d)
+	defer closeFD(d)
 	if err := c.data(d, s, st.Size, st.Blocks*512 < st.Size); err != nil {
 		return c.fail("copy", name, err)
 	}
@@ -388,7 +388,7 @@ func (c *copier) copyXattrs(list func([]byte) (int, error), get func(string, []b
 		return err
 	}
 	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-	for _, k := range bytes.Split(bytes.TrimSuffix(names[:n], []byte{0}), []byte{0}) {
+	for k := range bytes.SplitSeq(bytes.TrimSuffix(names[:n], []byte{0}), []byte{0}) {
 		key := string(k)
 		// Instructions to overlayfs, and labels that the target gets by itself.
 		overlay := strings.HasPrefix(key, "trusted.overlay.") || strings.HasPrefix(key, "user.overlay.")

@@ -29,7 +29,7 @@ func Remove(dir string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: filepath.Dir(dir), Err: err}
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	return removeAt(parent, filepath.Base(dir), dir)
 }
 
@@ -131,7 +131,7 @@ func makeAccessible(dir int, name string) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o700) == nil
 }
 
@@ -167,7 +167,7 @@ func repairEntry(dir int, name string) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return clearFlags(fd)
 }
 

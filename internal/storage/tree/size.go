@@ -16,7 +16,7 @@ func Size(dir string) (bytes, inodes int64, err error) {
 	if err != nil {
 		return 0, 0, &os.PathError{Op: "open", Path: filepath.Dir(dir), Err: err}
 	}
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]struct{}{}
 	count := func(dir int, name string) (isDir bool, err error) {

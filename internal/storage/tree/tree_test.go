@@ -75,9 +75,8 @@ func testRemove(t *testing.T) {
 			must(t, unix.Mkfifo(dir+"/p", 0o600))
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 			must(t, err)
-			defer unix.Close(fd)
-			must(t, os.Chdir(dir)) // socket paths are short
-			defer func() { must(t, os.Chdir("/")) }()
+			defer closeFD(fd)
+			t.Chdir(dir) // socket paths are short
 			must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: "s"}))
 		},
 		"no permissions": func(t *testing.T, dir string) {
@@ -235,7 +234,7 @@ func TestRemoveMoved(t *testing.T) {
 	w.leave = func(_ int, l *level) (bool, error) { left = append(left, l.name); return false, nil }
 	parent, err := unix.Open(base, unix.O_PATH|unix.O_CLOEXEC, 0)
 	must(t, err)
-	defer unix.Close(parent)
+	defer closeFD(parent)
 	err = w.walk(parent, "tree")
 	if errs.KindOf(err) != errs.Conflict || !errors.Is(err, unix.ESTALE) {
 		t.Errorf("%v", err)

@@ -86,6 +86,9 @@ func (w *walker) close() {
 	w.stack = nil
 }
 
+// closeFD closes a descriptor. What was written to it is for a sync to answer for.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
 // openDirAt opens a directory by one name, never through a link or onto a mount.
 func openDirAt(dir int, name string) (int, error) {
 	how := unix.OpenHow{

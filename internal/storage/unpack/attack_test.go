@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,9 +142,7 @@ func rawArchive(hdrs []tar.Header) []byte {
 			h.Mode = 0o644
 		}
 		pax := map[string]string{"path": h.Name, "linkpath": h.Linkname}
-		for k, v := range h.PAXRecords {
-			pax[k] = v
-		}
+		maps.Copy(pax, h.PAXRecords)
 		var recs strings.Builder
 		for k, v := range pax {
 			if v == "" {

@@ -96,6 +96,10 @@ func (c *dirCache) forget(path string) {
 	}
 }
 
+// closeFD closes a descriptor. What was written to it is for the sync of the
+// whole layer to answer for.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
 // openHere opens the directory at path below dir. No link is followed unless
 // inRoot, which follows them as if the layer's root were "/".
 func openHere(dir int, path string, inRoot bool) (int, error) {
@@ -211,13 +215,13 @@ func (c *dirCache) through(up *dirNode, name string) (fd int, real string, err e
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		fd, err := openHere(c.root.fd, real, true)
-		switch err {
-		case nil:
-		case unix.ENOENT:
+		if err == unix.ENOENT {
 			return -1, "", errs.New(errs.Corrupt, "dangling symbolic link: %w", err)
-		case unix.ELOOP, unix.ENOTDIR:
+		}
+		if err == unix.ELOOP || err == unix.ENOTDIR {
 			return -1, "", errs.As(errs.Corrupt, err)
-		default:
+		}
+		if err != nil {
 			return -1, "", err
 		}
 		real, err := c.pathOf(fd)

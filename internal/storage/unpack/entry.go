@@ -329,7 +329,7 @@ func (u *unpacker) dirMade(up *dirNode, name string, overWhiteout bool) error {
 		if err != nil {
 			return &os.PathError{Op: "open", Path: full, Err: err}
 		}
-		defer unix.Close(fd)
+		defer closeFD(fd)
 		return u.setOpaque(&dirNode{path: full, fd: fd})
 	}
 	return nil
@@ -382,7 +382,7 @@ func (u *unpacker) finishDir(m *dirMeta) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if m.setMode {
 		if err := unix.Fchmod(fd, m.mode); err != nil {
 			return err

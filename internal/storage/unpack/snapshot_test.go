@@ -154,6 +154,7 @@ func archive(t testing.TB, hdrs ...tar.Header) []byte {
 
 func file(name, body string) tar.Header { return tar.Header{Name: name, Uname: body} }
 func dir(name string) tar.Header        { return tar.Header{Name: name + "/", Typeflag: tar.TypeDir} }
+
 func link(name, to string) tar.Header {
 	return tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: to}
 }

@@ -335,17 +335,20 @@ func (u *unpacker) whiteout(dir, base string) error {
 		return err
 	}
 	err = unix.Mknodat(up.fd, target, unix.S_IFCHR, 0)
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return nil
-	case unix.EEXIST:
+	case errors.Is(err, unix.EEXIST):
 		fd, err := openHere(up.fd, target, false)
-		if err != nil {
-			return nil // not a directory: it hides what is below by itself
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return nil // it hides what is below by itself
 		}
-		defer unix.Close(fd)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: join(up.path, target), Err: err}
+		}
+		defer closeFD(fd)
 		return u.setOpaque(&dirNode{path: join(up.path, target), fd: fd})
-	case unix.EPERM:
+	case errors.Is(err, unix.EPERM):
 		return errs.Hint(errs.New(errs.Unsupported, "make whiteout: %w", err),
 			"Linux before 5.8 cannot make whiteouts in a user namespace")
 	}
@@ -370,6 +373,6 @@ func (u *unpacker) withDir(n *dirNode, f func(fd int) error) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return f(fd)
 }

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,17 +84,24 @@ var layers = []struct {
 	want map[string]string
 }{
 	{"nothing", nil, map[string]string{}},
-	{"implicit parents", []tar.Header{file("a/b/c", "x")},
-		map[string]string{"a": "dir", "a/b": "dir", "a/b/c": "file x"}},
-	{"names to clean", []tar.Header{file("./a", "x"), file("/b", "x"), file("c//d/.///e", "x"), file("f/../g", "x"), dir("./h/.")},
-		map[string]string{"a": "file x", "b": "file x", "c": "dir", "c/d": "dir", "c/d/e": "file x", "g": "file x", "h": "dir"}},
+	{
+		"implicit parents",
+		[]tar.Header{file("a/b/c", "x")},
+		map[string]string{"a": "dir", "a/b": "dir", "a/b/c": "file x"},
+	},
+	{
+		"names to clean",
+		[]tar.Header{file("./a", "x"), file("/b", "x"), file("c//d/.///e", "x"), file("f/../g", "x"), dir("./h/.")},
+		map[string]string{"a": "file x", "b": "file x", "c": "dir", "c/d": "dir", "c/d/e": "file x", "g": "file x", "h": "dir"},
+	},
 	{"modes", []tar.Header{
 		{Name: "su", Uname: "x", Mode: 0o4755, Uid: 1, Gid: 2},
 		{Name: "sg", Uname: "x", Mode: 0o2711, Gid: 5},
 		{Name: "zero", Uname: "x", Mode: -1},
 		{Name: "t/", Typeflag: tar.TypeDir, Mode: 0o1777},
 		{Name: "g/", Typeflag: tar.TypeDir, Mode: 0o2775, Gid: 7},
-		{Name: "g/a", Uname: "x"}, dir("g/b"),
+		{Name: "g/a", Uname: "x"},
+		dir("g/b"),
 		{Name: "n/", Typeflag: tar.TypeDir, Mode: -1},
 		{Name: "n/x", Uname: "x"},
 		{Name: "./", Typeflag: tar.TypeDir, Mode: 0o700},
@@ -100,16 +109,21 @@ var layers = []struct {
 		"su": "file x 4755 1:2", "sg": "file x 2711 0:5", "zero": "file x 0", "t": "dir 1777", "g": "dir 2775 0:7",
 		"g/a": "file x", "g/b": "dir", "n": "dir 0", "n/x": "file x", ".": "dir 700",
 	}},
-	{"directory after its files", []tar.Header{file("d/x", "x"), {Name: "d/", Typeflag: tar.TypeDir, Mode: 0o710, Uid: 3}},
-		map[string]string{"d": "dir 710 3:0", "d/x": "file x"}},
+	{
+		"directory after its files",
+		[]tar.Header{file("d/x", "x"), {Name: "d/", Typeflag: tar.TypeDir, Mode: 0o710, Uid: 3}},
+		map[string]string{"d": "dir 710 3:0", "d/x": "file x"},
+	},
 	{"last entry wins", []tar.Header{
 		file("a", "1"), file("a", "2"),
 		file("b", "1"), dir("b"), file("b/x", "x"),
 		dir("c"), file("c/x", "x"), file("c", "2"),
 		symlink("d", "a"), file("d", "2"),
 		file("e", "1"), symlink("e", "a"),
-		{Name: "f/", Typeflag: tar.TypeDir, Mode: 0o700}, {Name: "f/", Typeflag: tar.TypeDir, Mode: 0o750},
-		{Name: "g", Typeflag: tar.TypeFifo}, file("g", "2"),
+		{Name: "f/", Typeflag: tar.TypeDir, Mode: 0o700},
+		{Name: "f/", Typeflag: tar.TypeDir, Mode: 0o750},
+		{Name: "g", Typeflag: tar.TypeFifo},
+		file("g", "2"),
 	}, map[string]string{
 		"a": "file 2", "b": "dir", "b/x": "file x", "c": "file 2", "d": "file 2", "e": "→ a", "f": "dir 750", "g": "file 2",
 	}},
@@ -131,22 +145,40 @@ var layers = []struct {
 	{"directory through a link, replaced", []tar.Header{
 		dir("r/s"), symlink("l", "r"), {Name: "l/s/", Typeflag: tar.TypeDir, Mode: 0o700}, symlink("r/s", "/elsewhere"),
 	}, map[string]string{"r": "dir", "l": "→ r", "r/s": "→ /elsewhere"}},
-	{"whiteouts", []tar.Header{file(".wh.a", ""), file("d/.wh.b", ""), file("d/.wh.b", "")},
-		map[string]string{"a": "whiteout", "d": "dir", "d/b": "whiteout"}},
-	{"whiteout, then the same", []tar.Header{file(".wh.a", ""), file("a", "x"), file(".wh.d", ""), dir("d"), file(".wh.i", ""), file("i/x", "x"), file(".wh.l", ""), symlink("l", "a")},
-		map[string]string{"a": "file x", "d": "opaque dir", "i": "opaque dir", "i/x": "file x", "l": "→ a"}},
-	{"the same, then whiteout", []tar.Header{file("a", "x"), file(".wh.a", ""), dir("d"), file("d/x", "x"), file(".wh.d", ""), symlink("l", "d"), file(".wh.l", "")},
-		map[string]string{"a": "file x", "d": "opaque dir", "d/x": "file x", "l": "→ d"}},
-	{"opaque", []tar.Header{dir("d"), file("d/x", "x"), file("d/.wh..wh..opq", ""), file("e/.wh..wh..opq", ""), file("e/y", "y"), file(".wh..wh.plnk", ""), file("e/.wh..wh.aufs", "")},
-		map[string]string{"d": "opaque dir", "d/x": "file x", "e": "opaque dir", "e/y": "file y"}},
-	{"odd names", []tar.Header{file("a\nb", "x"), file("\xff\xfe", "x"), file(" ", "x"), file("\u00e4", "x"), file("a\u0308", "y"), file(".wh.x.wh.", ""), file("...", "x")},
-		map[string]string{"a\nb": "file x", "\xff\xfe": "file x", " ": "file x", "\u00e4": "file x", "a\u0308": "file y", "x.wh.": "whiteout", "...": "file x"}},
-	{"long names", []tar.Header{file(strings.Repeat(strings.Repeat("d", 200)+"/", 3)+"f", "x"), symlink("l", strings.Repeat("t", 3000))},
+	{
+		"whiteouts",
+		[]tar.Header{file(".wh.a", ""), file("d/.wh.b", ""), file("d/.wh.b", "")},
+		map[string]string{"a": "whiteout", "d": "dir", "d/b": "whiteout"},
+	},
+	{
+		"whiteout, then the same",
+		[]tar.Header{file(".wh.a", ""), file("a", "x"), file(".wh.d", ""), dir("d"), file(".wh.i", ""), file("i/x", "x"), file(".wh.l", ""), symlink("l", "a")},
+		map[string]string{"a": "file x", "d": "opaque dir", "i": "opaque dir", "i/x": "file x", "l": "→ a"},
+	},
+	{
+		"the same, then whiteout",
+		[]tar.Header{file("a", "x"), file(".wh.a", ""), dir("d"), file("d/x", "x"), file(".wh.d", ""), symlink("l", "d"), file(".wh.l", "")},
+		map[string]string{"a": "file x", "d": "opaque dir", "d/x": "file x", "l": "→ d"},
+	},
+	{
+		"opaque",
+		[]tar.Header{dir("d"), file("d/x", "x"), file("d/.wh..wh..opq", ""), file("e/.wh..wh..opq", ""), file("e/y", "y"), file(".wh..wh.plnk", ""), file("e/.wh..wh.aufs", "")},
+		map[string]string{"d": "opaque dir", "d/x": "file x", "e": "opaque dir", "e/y": "file y"},
+	},
+	{
+		"odd names",
+		[]tar.Header{file("a\nb", "x"), file("\xff\xfe", "x"), file(" ", "x"), file("\u00e4", "x"), file("a\u0308", "y"), file(".wh.x.wh.", ""), file("...", "x")},
+		map[string]string{"a\nb": "file x", "\xff\xfe": "file x", " ": "file x", "\u00e4": "file x", "a\u0308": "file y", "x.wh.": "whiteout", "...": "file x"},
+	},
+	{
+		"long names",
+		[]tar.Header{file(strings.Repeat(strings.Repeat("d", 200)+"/", 3)+"f", "x"), symlink("l", strings.Repeat("t", 3000))},
 		map[string]string{
 			strings.Repeat("d", 200): "dir", strings.Repeat("d", 200) + "/" + strings.Repeat("d", 200): "dir",
 			strings.TrimSuffix(strings.Repeat(strings.Repeat("d", 200)+"/", 3), "/"): "dir",
 			strings.Repeat(strings.Repeat("d", 200)+"/", 3) + "f":                    "file x", "l": "→ " + strings.Repeat("t", 3000),
-		}},
+		},
+	},
 }
 
 func testLayers(t *testing.T) {
@@ -161,9 +193,7 @@ func testLayers(t *testing.T) {
 					t.Fatal(err)
 				}
 				want := map[string]string{".": "dir"}
-				for k, v := range l.want {
-					want[k] = v
-				}
+				maps.Copy(want, l.want)
 				if d := difference(want, tell(t, root)); d != "" {
 					t.Error(d)
 				}
@@ -472,9 +502,9 @@ func randomTree(t *testing.T, r *rand.Rand, dir string, owners int) {
 		}
 	}
 	all := append(append([]string{}, files...), dirs...)
-	for i := len(all) - 1; i >= 0; i-- {
+	for _, p := range slices.Backward(all) {
 		ts := unix.Timespec{Sec: r.Int64N(1 << 31), Nsec: r.Int64N(1e9)}
-		must(unix.UtimesNanoAt(unix.AT_FDCWD, all[i], []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW))
+		must(unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW))
 	}
 }
 

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -57,13 +58,13 @@ func (u *unpacker) eachXattr(name string, xs []tarball.Xattr, set func(string, [
 		if x.Name == capabilityXattr {
 			value = plainCapability(value)
 		}
-		switch err := set(x.Name, value); err {
-		case nil:
-		case unix.EOPNOTSUPP, unix.EPERM:
+		switch err := set(x.Name, value); {
+		case err == nil:
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
 			// The file system has none, or none on this type of file (user.* is
 			// for regular files and directories); Docker goes on, too.
 			u.res.SkippedXattrs++
-		case unix.EINVAL:
+		case errors.Is(err, unix.EINVAL):
 			return errs.New(errs.Corrupt, "extended attribute %q: %w", x.Name, err)
 		default:
 			return &os.PathError{Op: "setxattr " + x.Name, Path: name, Err: err}
