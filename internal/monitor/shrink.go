@@ -44,6 +44,7 @@ func (m *monitor) shrink() {
 	if m.proc == nil || m.ended {
 		return
 	}
+	spare()
 	if len(m.peers) > 0 || len(m.in.pending) > 0 || !m.timers[timerStop].IsZero() {
 		m.set(timerShrink, shrinkRetry)
 		return
@@ -52,6 +53,19 @@ func (m *monitor) shrink() {
 		// It is only memory.
 		debug.FreeOSMemory()
 	}
+}
+
+// spare asks the kernel's out-of-memory killer to look elsewhere: the death of the
+// monitor is the container's, and frees next to nothing. A container that is
+// started again does not inherit it (spec sets its own). Without CAP_SYS_RESOURCE
+// the score cannot be lowered, and stays.
+func spare() {
+	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_, _ = unix.Write(fd, []byte("-999"))
+	_ = unix.Close(fd) // written or refused
 }
 
 // reexec does not return unless it fails.
