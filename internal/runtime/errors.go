@@ -10,6 +10,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/program"
+	"github.com/isle-engine/isle/internal/linux/userns"
 )
 
 // CallError is a system call that failed; errors of Start and Exec hold one.
@@ -22,7 +23,26 @@ func startError(err error, command string) error {
 	if errors.As(err, &ce) && ce.Exec {
 		return execError(ce, command)
 	}
+	if ce != nil {
+		err = errs.Hint(err, hints(ce)...)
+	}
 	return errs.WithExit(err, errs.ExitEngine)
+}
+
+// hints says what is the cause of a failed call, where the call leaves no doubt.
+func hints(ce *CallError) []string {
+	isMount := ce.Step.Verb == "mount"
+	switch {
+	case isMount && ce.Step.Type == "bind" && ce.Name == "" && ce.Errno == unix.ENOTDIR:
+		return []string{ce.Step.Src + " is a directory and " + ce.Step.Dst + " in the image is not"}
+	case isMount && ce.Step.Type == "bind" && ce.Name == "" && ce.Errno == unix.EISDIR:
+		return []string{ce.Step.Src + " is not a directory and " + ce.Step.Dst + " in the image is one"}
+	case isMount && ce.Name == "openat2" && ce.Errno == unix.ELOOP && strict(ce.Step.Dst):
+		return []string{"the image has a symbolic link at " + ce.Step.Dst + ", where none is followed"}
+	case (ce.Name == "clone3" || ce.Name == "unshare") && strings.Contains(ce.Call, "CLONE_NEWUSER"):
+		return userns.Obstacles(ce)
+	}
+	return nil
 }
 
 // commandError is a command that cannot be executed. Its text is Docker's; the

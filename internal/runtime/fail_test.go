@@ -93,8 +93,11 @@ func TestFailuresNameTheCall(t *testing.T) {
 		{"source", "mount type=bind src=/nowhere/at/all dst=/mnt flags=rbind,ro: open_tree: no such file or directory", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Source: "/nowhere/at/all", Destination: "/mnt", Options: []string{"rbind", "ro"}})
 		}},
-		{"directory on file", "mount type=bind src=/usr dst=/bin/sh flags=rbind: move_mount: ", func(s *specs.Spec) {
+		{"directory on file", "mount type=bind src=/usr dst=/bin/sh flags=rbind: not a directory", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Source: "/usr", Destination: "/bin/sh", Options: []string{"rbind"}})
+		}},
+		{"file on directory", "mount type=bind src=/etc/passwd dst=/bin flags=rbind: is a directory", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Source: "/etc/passwd", Destination: "/bin", Options: []string{"rbind"}})
 		}},
 		{"below a file", "mount type=bind src=/usr dst=/bin/sh/x flags=rbind: openat2: not a directory", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Source: "/usr", Destination: "/bin/sh/x", Options: []string{"rbind"}})
@@ -148,6 +151,9 @@ func TestFailuresNameTheCall(t *testing.T) {
 		}
 		if code := errs.ExitCode(err); code != 125 && c.name != "no command" || code == 0 {
 			t.Errorf("%s: exit code %d", c.name, code)
+		}
+		if hint := strings.Join(errs.Hints(err), ""); strings.Contains(c.name, "directory") != strings.Contains(hint, "in the image is") {
+			t.Errorf("%s: hint %q", c.name, hint)
 		}
 		noChildren(t)
 	}

@@ -270,6 +270,9 @@ func (c *compiler) mount(m *mount) error {
 		}
 	}
 	move := p.MoveMount(m.fd, t.Arg())
+	if m.typ == "bind" {
+		c.explainMismatch(move, m.fd, t.Arg())
+	}
 	if m.typ == "mqueue" && m.host != 0 {
 		move.Ignore(unix.EBADF) // the host has none either, and its queues are what is asked for
 	}
@@ -283,6 +286,28 @@ func (c *compiler) mount(m *mount) error {
 		p.Set(c.pts, m.fd)
 	}
 	return nil
+}
+
+// explainMismatch turns the EINVAL of a move_mount, which has many causes, into
+// ENOTDIR or EISDIR where the cause is a file on a directory or the other way
+// round.
+func (c *compiler) explainMismatch(move program.Op, from, to program.Arg) {
+	p := c.p
+	why, file, other, done := p.NewLabel(), p.NewLabel(), p.NewLabel(), p.NewLabel()
+	move.Catch(unix.EINVAL, why)
+	p.Jump(done)
+	p.Place(why)
+	src, _ := p.Fstat(from)
+	dst, _ := p.Fstat(to)
+	p.ExpectType(src, unix.S_IFDIR, unix.ENOTDIR).Catch(unix.ENOTDIR, file)
+	p.ExpectType(dst, unix.S_IFDIR, unix.ENOTDIR)
+	p.Jump(other)
+	p.Place(file)
+	p.ExpectType(dst, unix.S_IFDIR, unix.ENOTDIR).Catch(unix.ENOTDIR, other)
+	p.Fail(program.Int(int(unix.EISDIR)))
+	p.Place(other)
+	p.Fail(program.Int(int(unix.EINVAL)))
+	p.Place(done)
 }
 
 // strict reports whether dst lies where the container's isolation depends on

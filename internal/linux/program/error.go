@@ -9,7 +9,7 @@ import (
 type CallError struct {
 	Index int    // which call of the program
 	Step  Step   // what it was for; the zero Step says nothing
-	Name  string // the call's name
+	Name  string // the call's name; "" for a check of the program's own
 	Call  string // the whole call as strace prints it
 	Errno syscall.Errno
 	// Exec marks the call that should have become the container's command.
@@ -21,6 +21,9 @@ type CallError struct {
 func (e *CallError) Error() string {
 	if e.Step.Verb == "" {
 		return e.Call + ": " + e.Errno.Error()
+	}
+	if e.Name == "" {
+		return e.Step.String() + ": " + e.Errno.Error()
 	}
 	return e.Step.String() + ": " + e.Name + ": " + e.Errno.Error()
 }

@@ -50,6 +50,10 @@ func (p *Program) name(i int) string {
 	if o.nr < opBase {
 		return signature(o.nr).name
 	}
+	switch o.nr {
+	case opFail, opNotFound, opExpect:
+		return ""
+	}
 	name, _, _ := strings.Cut(p.special(o), "(")
 	return name
 }
