@@ -210,7 +210,11 @@ func TestLongStacks(t *testing.T) {
 		// A path that no option holds, with everything that options hold dear.
 		s := Open(filepath.Join(dir, strings.Repeat("long, and \\with: colons ", 9), "layers"))
 		var ids []string
-		for i := range 500 {
+		count := maxLayers
+		if userXattr {
+			count = 130 // the same code, and each layer takes its time
+		}
+		for i := range count {
 			hdrs := []tar.Header{{Name: "who", Uname: strconv.Itoa(i)}, {Name: "n/" + strconv.Itoa(i), Uname: "x"}}
 			if i > 0 {
 				hdrs = append(hdrs, tar.Header{Name: "n/.wh." + strconv.Itoa(i-1)})
@@ -219,6 +223,9 @@ func TestLongStacks(t *testing.T) {
 		}
 		for r := rungAppend; r <= rungMount; r++ {
 			for _, n := range []int{1, 2, 50, 128, 300, 500} {
+				if n > count {
+					break
+				}
 				s.rung = r
 				f, err := s.Mount(ids[:n], "", "", MountOptions{UserXattr: userXattr, ReadOnly: true})
 				if err != nil {
@@ -254,6 +261,9 @@ func TestLongStacks(t *testing.T) {
 			if err := errors.Join(RemoveTree(upper), RemoveTree(work)); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if count < maxLayers {
+			return
 		}
 		if _, err := s.Mount(append(ids, ids[0]), upper, work, MountOptions{UserXattr: userXattr}); errs.KindOf(err) != errs.Unsupported || !strings.Contains(err.Error(), "501 layers") {
 			t.Error(err)

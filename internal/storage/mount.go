@@ -37,13 +37,17 @@ type MountOptions struct {
 type rung int
 
 const (
-	// rungAppend hands the layers over one by one ("lowerdir+"), since Linux 6.7.
+	// rungAppend hands the layers over one by one ("lowerdir+"; documented since
+	// Linux 6.8).
 	rungAppend rung = iota
 	// rungString joins them into one option of fsconfig(2), which takes 255 bytes.
 	rungString
 	// rungMount is mount(2), which takes a page of options.
 	rungMount
 )
+
+// appendOption adds a layer below those there are.
+const appendOption = "lowerdir+"
 
 // maxLayers is overlayfs's own limit (OVL_MAX_STACK).
 const maxLayers = 500
@@ -69,10 +73,10 @@ func (s *Store) Mount(layers []string, upper, work string, o MountOptions) (*os.
 
 // mount tries one rung after the other.
 func (s *Store) mount(st *stack) (*os.File, error) {
-	var err error
-	var told error // the first refusal with a reason from the kernel
-	for r := s.rung; ; r++ {
+	var first, told error // the first failure, and the first with a reason from the kernel
+	for r := s.rung; r <= rungMount; r++ {
 		var f *os.File
+		var err error
 		switch r {
 		case rungAppend:
 			f, err = st.mountAppend()
@@ -84,18 +88,25 @@ func (s *Store) mount(st *stack) (*os.File, error) {
 		if err == nil {
 			return f, nil
 		}
-		if told == nil && errors.As(err, new(*refusal)) {
+		// A rung that this kernel does not have fails with EINVAL, but a real
+		// failure may look the same, and on some kernels a missing rung looks like
+		// a missing directory. So every rung is asked; what is really wrong they
+		// all say.
+		if first == nil || errors.Is(first, errTooLong) {
+			first = err
+		}
+		var why *refusal
+		if told == nil && errors.As(err, &why) && !why.ofAppend {
 			told = err
 		}
-		// EINVAL is "no such option" on the kernels that have none; it is many
-		// other things, too, and then the last rung says the same again.
-		if r == rungMount && told != nil {
-			err = told
-		}
-		if r == rungMount || !errors.Is(err, unix.EINVAL) && !errors.Is(err, errTooLong) {
-			return nil, st.explain(err)
+		if errors.Is(err, unix.ENODEV) {
+			break
 		}
 	}
+	if told != nil {
+		first = told
+	}
+	return nil, st.explain(first)
 }
 
 // errTooLong is a stack that does not fit into one option.
@@ -262,13 +273,14 @@ func (c fsContext) fail(call string, err error) error {
 	}
 	// "e overlay: text": a letter for the kind.
 	text := strings.TrimPrefix(strings.TrimSpace(string(buf[2:n])), "overlay: ")
-	return &refusal{call, text, err}
+	return &refusal{call: call, text: text, err: err, ofAppend: strings.HasPrefix(call, "fsconfig "+appendOption)}
 }
 
 // refusal is a failed call with what the kernel says about it.
 type refusal struct {
 	call, text string
 	err        error
+	ofAppend   bool // says perhaps only that the kernel has no such option
 }
 
 func (r *refusal) Error() string { return r.call + ": " + r.text + ": " + r.err.Error() }
@@ -315,7 +327,7 @@ func (st *stack) mountAppend() (*os.File, error) {
 			}
 			l = "/proc/self/fd/" + n
 		}
-		if err := dir("lowerdir+", l); err != nil {
+		if err := dir(appendOption, l); err != nil {
 			return nil, err
 		}
 	}
