@@ -138,7 +138,7 @@ func TestWorkingDirectoryIsADescriptor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(leak)
+	defer unix.Close(leak) //nolint:errcheck // read only
 	target := running(t, docker(root), Options{})
 	for n := range 40 {
 		for _, dir := range []string{fmt.Sprintf("/proc/self/fd/%d", n), fmt.Sprintf("/proc/self/fd/%d/../../..", n), fmt.Sprintf("/proc/1/fd/%d", n), "/proc/1/root", "/proc/1/cwd", "/proc/self/cwd/.."} {
@@ -176,7 +176,7 @@ func TestNoDescriptorLeaks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(fd)
+		defer unix.Close(fd) //nolint:errcheck // read only
 	}
 	r := run(t, docker(root, "sh", "-c", "ls /proc/1/fd | tr '\\n' ' '"), Options{})
 	if r.out != "0 1 2 " && r.out != "0 1 2 10 " { // 10: a shell's own

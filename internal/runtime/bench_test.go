@@ -23,7 +23,7 @@ func overlay(t testing.TB, lower, dir string) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fs)
+	defer unix.Close(fs) //nolint:errcheck // a context that was used up
 	for _, kv := range [][2]string{{"lowerdir", lower}, {"upperdir", dir + "/upper"}, {"workdir", dir + "/work"}} {
 		if err := unix.FsconfigSetString(fs, kv[0], kv[1]); err != nil {
 			t.Fatal(err)

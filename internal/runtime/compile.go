@@ -121,9 +121,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 			if mounts[i].cgroup() {
 				continue
 			}
-			if err := c.mount(&mounts[i]); err != nil {
-				return nil, err
-			}
+			c.mount(&mounts[i])
 		}
 		if c.dev == 0 && !c.devIsBound(mounts) {
 			c.devInRoot()
@@ -152,9 +150,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	if newRoot {
 		for i := range mounts {
 			if mounts[i].cgroup() {
-				if err := c.mount(&mounts[i]); err != nil {
-					return nil, err
-				}
+				c.mount(&mounts[i])
 			}
 		}
 		c.mask(s.Linux.MaskedPaths)

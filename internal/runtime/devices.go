@@ -108,8 +108,12 @@ func (c *compiler) makeDevices(dev program.Arg) {
 	}
 	p.Step(program.Step{Verb: "links in", Object: "/dev"})
 	for _, l := range [...][2]string{
-		{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
-		{"/proc/kcore", "core"}, {"pts/ptmx", "ptmx"},
+		{"/proc/self/fd", "fd"},
+		{"/proc/self/fd/0", "stdin"},
+		{"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"},
+		{"/proc/kcore", "core"},
+		{"pts/ptmx", "ptmx"},
 	} {
 		p.Call(unix.SYS_SYMLINKAT, p.String(l[0]), dev, p.String(l[1])).Ignore(unix.EEXIST)
 	}

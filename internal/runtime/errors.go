@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -57,7 +56,7 @@ func (e *commandError) Unwrap() error { return e.call }
 
 func execError(ce *CallError, command string) error {
 	e := &commandError{call: ce}
-	switch ce.Errno {
+	switch ce.Errno { //nolint:exhaustive // what Docker has words for
 	case unix.ENOENT, unix.ENOTDIR:
 		if strings.Contains(command, "/") {
 			e.text = fmt.Sprintf("exec: %q: stat %s: no such file or directory", command, command)
@@ -72,7 +71,7 @@ func execError(ce *CallError, command string) error {
 		e.text = fmt.Sprintf("exec: %q: permission denied", command)
 		return errs.WithExit(errs.As(errs.Denied, e), errs.ExitNotExecutable)
 	}
-	e.text = fmt.Sprintf("exec: %q: %s", command, syscall.Errno(ce.Errno).Error())
+	e.text = fmt.Sprintf("exec: %q: %s", command, ce.Errno.Error())
 	return errs.WithExit(e, errs.ExitNotExecutable)
 }
 

@@ -1,11 +1,10 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
-
-	"errors"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -145,8 +144,14 @@ func differing(pid int) (uint64, error) {
 		name string
 		flag uint64
 	}{
-		{"user", unix.CLONE_NEWUSER}, {"mnt", unix.CLONE_NEWNS}, {"pid", unix.CLONE_NEWPID}, {"net", unix.CLONE_NEWNET},
-		{"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"cgroup", unix.CLONE_NEWCGROUP}, {"time", unix.CLONE_NEWTIME},
+		{"user", unix.CLONE_NEWUSER},
+		{"mnt", unix.CLONE_NEWNS},
+		{"pid", unix.CLONE_NEWPID},
+		{"net", unix.CLONE_NEWNET},
+		{"ipc", unix.CLONE_NEWIPC},
+		{"uts", unix.CLONE_NEWUTS},
+		{"cgroup", unix.CLONE_NEWCGROUP},
+		{"time", unix.CLONE_NEWTIME},
 	} {
 		var theirs, ours [64]byte
 		n, err := unix.Readlink(base+ns.name, theirs[:])

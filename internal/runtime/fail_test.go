@@ -26,8 +26,7 @@ func (f *failure) check(t *testing.T, err error) {
 	if err == nil || err.Error() != f.text || errs.ExitCode(err) != f.code || errs.KindOf(err) != f.kind {
 		t.Errorf("%q: error %q, code %d, kind %v; want %q, %d, %v", f.args, err, errs.ExitCode(err), errs.KindOf(err), f.text, f.code, f.kind)
 	}
-	var ce *CallError
-	if !errors.As(err, &ce) {
+	if _, ok := errors.AsType[*CallError](err); !ok {
 		t.Errorf("%q: no call in %v", f.args, err)
 	}
 	noChildrenBut(t)

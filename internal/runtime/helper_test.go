@@ -31,7 +31,7 @@ func rootfs(t testing.TB) string {
 	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range strings.Fields("sh cat ls id true false sleep echo stat mount umount hostname readlink ps grep touch tty mkdir chmod ln sort head ip test wc rm tr stty sed printf env nsenter") {
+	for n := range strings.FieldsSeq("sh cat ls id true false sleep echo stat mount umount hostname readlink ps grep touch tty mkdir chmod ln sort head ip test wc rm tr stty sed printf env nsenter") {
 		if err := os.Link(filepath.Join(dir, "bin/busybox"), filepath.Join(dir, "bin", n)); err != nil {
 			t.Fatal(err)
 		}

@@ -244,12 +244,12 @@ func splitOption(data []string, key string) (rest []string, value string) {
 }
 
 // mount puts one mount into the container's tree.
-func (c *compiler) mount(m *mount) error {
+func (c *compiler) mount(m *mount) {
 	p := c.p
 	p.Step(m.step("mount"))
 	if m.typ == "cgroup" && len(c.o.CgroupV1) > 0 {
 		c.mountHierarchies(m)
-		return nil
+		return
 	}
 	var source program.Arg // whose type a missing target gets; none: a directory
 	if m.typ == "bind" {
@@ -285,7 +285,6 @@ func (c *compiler) mount(m *mount) error {
 		c.pts = p.Slot("/dev/pts")
 		p.Set(c.pts, m.fd)
 	}
-	return nil
 }
 
 // explainMismatch turns the EINVAL of a move_mount, which has many causes, into

@@ -134,7 +134,7 @@ func (c *compiler) fork() {
 	}
 	// A joined pid namespace has processes in it that could see the child; and
 	// see Share for the others.
-	clone.Share = !c.ns.stages && !(c.ns.has(unix.CLONE_NEWTIME))
+	clone.Share = !c.ns.stages && !c.ns.has(unix.CLONE_NEWTIME)
 	c.p.Step(program.Step{Verb: "clone"})
 	c.p.Fork(clone)
 }
@@ -290,7 +290,7 @@ func readSmall(name string, buf []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // read only
 	n, err := unix.Read(fd, buf)
 	if err != nil {
 		return nil, err

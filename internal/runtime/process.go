@@ -401,8 +401,11 @@ func (c *compiler) capabilities(l *specs.LinuxCapabilities) (capSets, error) {
 		set   *caps.Set
 		names []string
 	}{
-		{&s.bounding, l.Bounding}, {&s.effective, l.Effective}, {&s.permitted, l.Permitted},
-		{&s.inheritable, l.Inheritable}, {&s.ambient, l.Ambient},
+		{&s.bounding, l.Bounding},
+		{&s.effective, l.Effective},
+		{&s.permitted, l.Permitted},
+		{&s.inheritable, l.Inheritable},
+		{&s.ambient, l.Ambient},
 	} {
 		set, err := caps.Parse(x.names)
 		if err != nil {

@@ -54,7 +54,7 @@ func TestMountsOfTheDefaultSpec(t *testing.T) {
 		"/sys /proc/sys ro,nosuid,nodev,noexec,relatime proc proc rw",
 		"/dev/null character special file 1:3 666", "/dev/tty character special file 5:0 666", "/dev/shm directory 0:0 1777",
 		"0", "sysctl Read-only file system", "Read-only file system", "3", "/proc/self/fd", "pts/ptmx")
-	for _, line := range strings.Split(r.out, "\n") {
+	for line := range strings.SplitSeq(r.out, "\n") {
 		if strings.Contains(line, "shared:") || strings.Contains(line, "master:") {
 			t.Errorf("a mount that propagates: %s", line)
 		}
@@ -120,13 +120,13 @@ func TestNamespaces(t *testing.T) {
 			// What shows a namespace that is not ours cannot be mounted anew.
 			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "sysfs" })
 			s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
-			for _, n := range strings.Fields(c.new) {
+			for n := range strings.FieldsSeq(c.new) {
 				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.LinuxNamespaceType(n)})
 				if n == "user" {
 					s.Linux.UIDMappings, s.Linux.GIDMappings = idRange(0, 0, 65536), idRange(0, 0, 65536)
 				}
 			}
-			for _, n := range strings.Fields(c.join) {
+			for n := range strings.FieldsSeq(c.join) {
 				typ := specs.LinuxNamespaceType(n)
 				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: typ, Path: fmt.Sprintf("/proc/%d/ns/%s", other.Pid, nsNames[typ])})
 			}
@@ -167,7 +167,7 @@ func noMountsOf(t *testing.T, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		if strings.Contains(line, root) {
 			t.Errorf("left on the host: %s", line)
 		}
@@ -275,7 +275,7 @@ func TestLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	if testenv.Has(t, testenv.SysResource) {
-		t.Skip("needs a process that may not raise limits; the machine's root may") //nolint:forbidigo // the other branch of the same test
+		t.Skip("needs a process that may not raise limits; the machine's root may")
 	}
 	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: now.Max + 10, Hard: now.Max + 10}}
 	adj = -1000

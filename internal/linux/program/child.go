@@ -9,6 +9,8 @@ import (
 
 var cgroupProcs = [...]byte{'c', 'g', 'r', 'o', 'u', 'p', '.', 'p', 'r', 'o', 'c', 's', 0}
 
+var _ = childMain // called by rawClone, which tools do not read
+
 // againMax bounds the repetitions of an openat2 that is disturbed.
 const againMax = 1 << 14
 
@@ -38,13 +40,13 @@ func childMain(im *image) {
 	// also those that are ignored, which execve would pass on (SIGPIPE in many
 	// programs that start us); SIGKILL and SIGSTOP refuse.
 	for k = 1; k <= 64; k++ {
-		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(k), uintptr(unsafe.Pointer(&im.zero)), 0, 8, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(k), uintptr(unsafe.Pointer(&im.zero)), 0, 8, 0, 0)
 	}
-	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&im.zero)), 0, 8, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&im.zero)), 0, 8, 0, 0)
 
 	// While the child holds the parent's end, its own end never says that the
 	// parent is gone, and the child would wait for it for ever.
-	syscall.RawSyscall6(syscall.SYS_CLOSE, im.peer, 0, 0, 0, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_CLOSE, im.peer, 0, 0, 0, 0, 0)
 
 	pc = im.first
 	if im.sock < im.minSock {
@@ -62,7 +64,7 @@ func childMain(im *image) {
 		if _, _, e = syscall.RawSyscall6(syscall.SYS_WRITE, r, uintptr(unsafe.Pointer(&im.buf)), 1, 0, 0, 0); e != 0 {
 			goto fail
 		}
-		syscall.RawSyscall6(syscall.SYS_CLOSE, r, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_CLOSE, r, 0, 0, 0, 0, 0)
 	}
 
 	for ; pc < len(im.ops); pc++ {
@@ -128,8 +130,8 @@ func childMain(im *image) {
 		case opReclone:
 			r, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, a[0], 0, 0, 0, 0, 0)
 			if e == 0 && r != 0 {
-				im.say(msgPid, 0, uint64(r))
-				syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
+				_ = im.say(msgPid, 0, uint64(r))
+				_, _, _ = syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
 			}
 		case opMkpath:
 			r, e = mkpathOnOwnStack(a[0], a[1], a[2] != 0, a[3], a[4], unsafe.Add(im.base, im.scratch))
@@ -142,7 +144,7 @@ func childMain(im *image) {
 				// Linux < 5.11, or a filter older than the call. The loop is
 				// as long as the hard limit of open files allows.
 				for n = a[0]; n < im.nofile; n++ {
-					syscall.RawSyscall6(syscall.SYS_FCNTL, n, syscall.F_SETFD, syscall.FD_CLOEXEC, 0, 0, 0)
+					_, _, _ = syscall.RawSyscall6(syscall.SYS_FCNTL, n, syscall.F_SETFD, syscall.FD_CLOEXEC, 0, 0, 0)
 				}
 				e = 0
 			}
@@ -151,11 +153,11 @@ func childMain(im *image) {
 		case opAlive:
 			r, _, e = syscall.RawSyscall6(syscall.SYS_RECVFROM, im.sock, uintptr(unsafe.Pointer(&im.buf)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 			if e == 0 && r == 0 {
-				syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, 0)
+				_, _, _ = syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, 0)
 			}
 			e = 0
 		case opExit:
-			syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, a[0], 0, 0, 0, 0, 0)
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, a[0], 0, 0, 0, 0, 0)
 		}
 		if e == 0 && o.want >= 0 && r != uintptr(o.want) {
 			e = syscall.EIO
@@ -175,7 +177,7 @@ func childMain(im *image) {
 			goto fail
 		}
 		if o.warn {
-			im.say(msgWarning, uint32(pc), uint64(e))
+			_ = im.say(msgWarning, uint32(pc), uint64(e))
 		}
 		if o.catch[k].label != next {
 			pc = int(im.labels[o.catch[k].label]) - 1
@@ -184,9 +186,9 @@ func childMain(im *image) {
 	e = syscall.ENOEXEC // the program has no end
 
 fail:
-	im.say(msgError, uint32(pc), uint64(e))
+	_ = im.say(msgError, uint32(pc), uint64(e))
 	for {
-		syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, 0)
 	}
 }
 
@@ -215,7 +217,7 @@ func keep(fds []uintptr, sock, limit uintptr, noRange bool) {
 		}
 		if e != 0 {
 			for n := from; n <= min(last, limit); n++ {
-				syscall.RawSyscall6(syscall.SYS_CLOSE, n, 0, 0, 0, 0, 0)
+				_, _, _ = syscall.RawSyscall6(syscall.SYS_CLOSE, n, 0, 0, 0, 0, 0)
 			}
 		}
 		if kept == 0 {

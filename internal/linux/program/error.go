@@ -40,8 +40,7 @@ func (p *Program) callError(i int, errno syscall.Errno) *CallError {
 }
 
 func (p *Program) forkError(err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return p.callError(p.fork, errno)
 	}
 	return err

@@ -243,6 +243,7 @@ func (p *Program) into(o *op) string {
 func (p *Program) arg(o *op, k int, kind byte) string {
 	v := o.args[k]
 	switch o.kinds[k] {
+	case immediate, fdNumber:
 	case slotted:
 		return "‹" + p.slots[v] + "›"
 	case memory:

@@ -90,7 +90,7 @@ func mkpath(root, path uintptr, dir bool, uid, gid uintptr, mem unsafe.Pointer) 
 			s.cur[name] = '/'
 			name++
 		}
-		for k := 0; k < n; k++ {
+		for k := range n {
 			s.cur[name+k] = s.rest[pos+k]
 		}
 		fd, e := openPrefix(root, s, name+n)
@@ -113,10 +113,10 @@ func mkpath(root, path uintptr, dir bool, uid, gid uintptr, mem unsafe.Pointer) 
 			if last {
 				return fd, 0
 			}
-			syscall.RawSyscall6(syscall.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+			_, _, _ = syscall.RawSyscall6(syscall.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
 			continue
 		}
-		syscall.RawSyscall6(syscall.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
 		if links++; links > linksMax {
 			return 0, syscall.ELOOP
 		}
@@ -127,7 +127,7 @@ func mkpath(root, path uintptr, dir bool, uid, gid uintptr, mem unsafe.Pointer) 
 		}
 		if tail > 0 && int(m) != end {
 			if int(m) < end {
-				for k := 0; k < tail; k++ {
+				for k := range tail {
 					s.rest[int(m)+k] = s.rest[end+k]
 				}
 			} else {
@@ -154,7 +154,7 @@ var emptyPath [1]byte
 //go:norace
 func copyPath(dst *[pathMax]byte, addr uintptr) (int, bool) {
 	src := *(**[pathMax]byte)(unsafe.Pointer(&addr))
-	for k := 0; k < pathMax; k++ {
+	for k := range pathMax {
 		c := src[k]
 		if c == 0 {
 			return k, true
@@ -207,7 +207,7 @@ func makeName(root uintptr, s *pathScratch, cur, name, end int, dir bool, uid, g
 	if e == 0 && (int(uid) != -1 || int(gid) != -1) {
 		_, _, e = syscall.RawSyscall6(syscall.SYS_FCHOWNAT, parent, at, uid, gid, unix.AT_SYMLINK_NOFOLLOW, 0)
 	}
-	syscall.RawSyscall6(syscall.SYS_CLOSE, parent, 0, 0, 0, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_CLOSE, parent, 0, 0, 0, 0, 0)
 	if e == syscall.EEXIST {
 		e = 0
 	}

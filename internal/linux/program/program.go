@@ -195,13 +195,14 @@ type Step struct {
 
 // String prints the step as one phrase: mount type=proc dst=/proc flags=….
 func (s Step) String() string {
-	out := s.Verb
+	var out strings.Builder
+	out.WriteString(s.Verb)
 	for _, f := range [...]struct{ k, v string }{{"", s.Object}, {"type=", s.Type}, {"src=", s.Src}, {"dst=", s.Dst}, {"flags=", s.Flags}} {
 		if f.v != "" {
-			out += " " + f.k + f.v
+			out.WriteString(" " + f.k + f.v)
 		}
 	}
-	return out
+	return out.String()
 }
 
 // Step begins a step; calls added from now on belong to it.

@@ -525,7 +525,7 @@ func TestChildDiesWithItsParent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		os.Stdout.WriteString("pid " + itoa(c.Pid) + "\n")
+		_, _ = os.Stdout.WriteString("pid " + itoa(c.Pid) + "\n")
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	}
 	exe, _ := os.Executable()

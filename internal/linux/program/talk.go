@@ -63,7 +63,7 @@ func (im *image) say(kind byte, index uint32, value uint64) syscall.Errno {
 func (im *image) hear(flags uintptr) (byte, syscall.Errno) {
 	r, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, im.sock, uintptr(unsafe.Pointer(&im.buf)), 1, flags, 0, 0)
 	if e == 0 && r == 0 {
-		syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, 0)
 	}
 	return im.buf[0], e
 }
