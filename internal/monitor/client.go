@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -135,6 +136,11 @@ func spawnHere(exe string, environ []string, sock *os.File) (pid int, err error)
 		return 0, &fs.PathError{Op: "open", Path: "/dev/null", Err: err}
 	}
 	defer unix.Close(null) //nolint:errcheck // nothing was written
+	// What a careless caller of isle left open (a pipe of a script that waits
+	// for its end, a lock) must not live as long as the container.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return 0, os.NewSyscallError("close_range", err)
+	}
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(raw(sock))}
 	if dir, err := readOnlyMount(filepath.Dir(exe)); err == nil && exe != "/proc/self/exe" {
 		defer unix.Close(dir) //nolint:errcheck // the child has its own
