@@ -138,8 +138,17 @@ func spawnHere(exe string, environ []string, sock *os.File) (pid int, err error)
 	defer unix.Close(null) //nolint:errcheck // nothing was written
 	// What a careless caller of isle left open (a pipe of a script that waits
 	// for its end, a lock) must not live as long as the container.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return 0, os.NewSyscallError("close_range", err)
+	if err := closeRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		// A filter of another engine around us may not know it.
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			return 0, err
+		}
+		for _, d := range fds {
+			if fd, err := strconv.Atoi(d.Name()); err == nil && fd > 2 {
+				unix.CloseOnExec(fd)
+			}
+		}
 	}
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(raw(sock))}
 	if dir, err := readOnlyMount(filepath.Dir(exe)); err == nil && exe != "/proc/self/exe" {
@@ -153,6 +162,10 @@ func spawnHere(exe string, environ []string, sock *os.File) (pid int, err error)
 	}
 	return pid, nil
 }
+
+// closeRange is close_range(2) (Linux 5.11 for the flag); a test forces what is
+// done without it.
+var closeRange = unix.CloseRange
 
 // readOnlyMount returns a detached, read-only mount of a directory.
 func readOnlyMount(dir string) (int, error) {

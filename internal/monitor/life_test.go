@@ -335,25 +335,33 @@ func TestOutOfMemory(t *testing.T) {
 // live on in the monitor.
 func TestNothingInherited(t *testing.T) {
 	asBoth(t, func(t *testing.T, r *rig) {
-		var p [2]int
-		if err := unix.Pipe(p[:]); err != nil {
-			t.Fatal(err)
-		}
-		high, err := unix.FcntlInt(uintptr(p[1]), unix.F_DUPFD, 200)
-		if err != nil {
-			t.Fatal(err)
-		}
-		unix.Close(p[1])
-		id := r.create(container.Config{Cmd: []string{"/bin/sleep", "1000"}})
-		if _, err := r.start(id, nil); err != nil {
-			t.Fatal(err)
-		}
-		unix.Close(high)
-		if n, err := unix.Read(p[0], make([]byte, 1)); n != 0 || err != nil {
-			t.Errorf("read %d, %v: somebody has the pipe open", n, err)
-		}
-		r.kill(id)
+		nothingInherited(t, r)
+		closeRange = func(uint, uint, uint) error { return unix.ENOSYS }
+		nothingInherited(t, r)
+		closeRange = unix.CloseRange
 	})
+}
+
+func nothingInherited(t *testing.T, r *rig) {
+	t.Helper()
+	var p [2]int
+	if err := unix.Pipe(p[:]); err != nil {
+		t.Fatal(err)
+	}
+	high, err := unix.FcntlInt(uintptr(p[1]), unix.F_DUPFD, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(p[1])
+	id := r.create(container.Config{Cmd: []string{"/bin/sleep", "1000"}})
+	if _, err := r.start(id, nil); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(high)
+	if n, err := unix.Read(p[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("read %d, %v: somebody has the pipe open", n, err)
+	}
+	r.kill(id)
 }
 
 func TestSpawnedInVain(t *testing.T) {
