@@ -445,8 +445,8 @@ func (s *Store) release(id string, st *container.Network) error {
 		if !s.env.Rootless {
 			err = closePorts(st.Ports)
 		}
-		_ = unix.Unlink(s.netFile(id)) // that of a dead container is not believed
 	}
+	_ = unix.Unlink(s.netFile(id)) // most have none, and that of a dead container is not believed
 	for i := range st.Endpoints {
 		e := &st.Endpoints[i]
 		s.giveBack(e.Network, e.IP, id)
@@ -542,7 +542,7 @@ func (a *Attachment) Plug(pid int, e *container.Endpoint, name string) error {
 		err = a.plugOne(pid, last)
 	}
 	if err != nil && len(a.State.Endpoints) > last {
-		err = errors.Join(err, a.drop(last))
+		a.drop(last)
 	}
 	return err
 }
@@ -608,9 +608,7 @@ func (a *Attachment) Unplug(pid int, ref string) error {
 			return err
 		}
 	}
-	if err := a.drop(i); err != nil {
-		return err
-	}
+	a.drop(i)
 	if err := a.defaultRoutes(inner); err != nil {
 		return err
 	}
@@ -618,11 +616,12 @@ func (a *Attachment) Unplug(pid int, ref string) error {
 }
 
 // drop forgets an endpoint and gives its addresses back.
-func (a *Attachment) drop(i int) error {
+func (a *Attachment) drop(i int) {
 	e := a.State.Endpoints[i]
 	a.State.Endpoints = slices.Delete(a.State.Endpoints, i, i+1)
 	a.networks = slices.Delete(a.networks, i, i+1)
-	return a.s.release(a.id, &container.Network{Endpoints: []container.NetEndpoint{e}})
+	a.s.giveBack(e.Network, e.IP, a.id)
+	a.s.giveBack(e.Network, e.IP6, a.id)
 }
 
 // Add puts a network into what a container asks for.

@@ -27,6 +27,8 @@
 //	bridges   devices of isle's networks       internal  those that lead nowhere else
 //	masq      those whose traffic is masked    same      pairs of a device and itself
 //	any4 any6 published on all addresses       addr4 addr6 published on one
+//	self4 self6 containers with published ports, for their own use of them
+//	uplink    an ordinary user's way out, whose packets are let in
 //
 // A start compares the number of rules with what it shall be, and looks for its
 // bridge in the set. If either is missing (nft flush ruleset, a reload of a
@@ -39,6 +41,7 @@
 //	DATA/networks/NAME/network.json  [Network]
 //	DATA/networks/NAME/addr/ADDRESS  a lease: the id of the container
 //	DATA/networks/NAME/addr/.last    the last address given; a hint
+//	RUN/net/ns  sock  log            an ordinary user's namespace, the helper's socket and its last words
 //	RUN/net/ID.json                  what a container with published ports has (container.Network)
 //
 // A lease is believed while its container's lock is held. It is made by exclusive

@@ -289,7 +289,11 @@ func (s *Store) livePorts(f func(*container.Published)) error {
 	}
 	for _, d := range files {
 		id, ok := strings.CutSuffix(d.Name(), ".json")
-		if !ok || !state.IsID(id) || !s.lives(id) {
+		if !ok || !state.IsID(id) {
+			continue
+		}
+		if !s.lives(id) {
+			_ = os.Remove(s.netFile(id)) // a killed monitor's
 			continue
 		}
 		var st container.Network
