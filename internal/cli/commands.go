@@ -56,10 +56,12 @@ func commands() []command {
 		{paths: []string{"rm", "container rm", "container remove"}, group: groupAll, short: "Remove containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdRm},
 		{paths: []string{"rmi", "image rm", "image remove"}, group: groupAll, short: "Remove images", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdRmi},
 		{paths: []string{"start", "container start"}, group: groupAll, short: "Start containers that were created or have ended", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStart},
+		{paths: []string{"stats", "container stats"}, group: groupAll, short: "Show what containers use, live", usage: "[OPTIONS] [CONTAINER...]", max: -1, setup: cmdStats},
 		{paths: []string{"stop", "container stop"}, group: groupAll, short: "Stop running containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStop},
 		{paths: []string{"tag", "image tag"}, group: groupAll, short: "Give an image a further name", usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", min: 2, max: 2, setup: cmdTag},
 		{paths: []string{"top", "container top"}, group: groupAll, short: "List the processes of a container", usage: "CONTAINER [ps OPTIONS]", min: 1, max: -1, wordsEndFlags: true, setup: cmdTop},
 		{paths: []string{"unpause", "container unpause"}, group: groupAll, short: "Let frozen containers go on", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdPause(false)},
+		{paths: []string{"update", "container update"}, group: groupAll, short: "Change limits and restart policy of containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdUpdate},
 		{paths: []string{"wait", "container wait"}, group: groupAll, short: "Wait until containers end, and print their exit codes", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdWait},
 
 		{paths: []string{"port", "container port"}, group: groupAll, short: "List the published ports of a container", usage: "CONTAINER [PRIVATE_PORT[/PROTO]]", min: 1, max: 2, setup: cmdPort},

@@ -429,13 +429,22 @@ func (m *monitor) pause(on bool) error {
 	return m.save(m.durable())
 }
 
-// reload reads the record again.
+// reload reads the record again, and which cgroups the container has: an update
+// may have brought it into more.
 func (m *monitor) reload() error {
 	var rec container.Record
 	if err := state.ReadRecord(m.dir, &rec); err != nil {
 		return err
 	}
+	var st container.State
+	if err := state.ReadState(m.dir, &st); err != nil {
+		return err
+	}
 	m.rec = rec
+	if m.proc != nil && len(st.Cgroup.V1) > len(m.st.Cgroup.V1) {
+		m.st.Cgroup = st.Cgroup
+		m.proc.group = cgroup.Open(cgroup.Paths(m.st.Cgroup))
+	}
 	return nil
 }
 
