@@ -573,6 +573,26 @@ func TestPullOntoAFullDisk(t *testing.T) {
 	}
 }
 
+func TestPullOfManyLayers(t *testing.T) {
+	t.Parallel()
+	s := registrytest.Start(t)
+	var layers [][]byte
+	for i := range 130 {
+		layers = append(layers, registrytest.Tar(t, [2]string{"f", fmt.Sprint(i % 100)})) // thirty are there twice
+	}
+	m := registrytest.Make(t, registrytest.Image{Layers: layers, Docker: true})
+	s.Push(t, "app", "v1", m)
+	p := newPuller(t, nil)
+	out, text := output(t)
+	if _, err := p.Pull(t.Context(), Options{Ref: s.Addr + "/app:v1", Out: out}); err != nil {
+		t.Fatal(err)
+	}
+	checkStored(t, p, s.Addr+"/app:v1", m)
+	if n := strings.Count(text(), "Pull complete"); n != 100 {
+		t.Errorf("%d layers pulled", n)
+	}
+}
+
 func TestAllTags(t *testing.T) {
 	t.Parallel()
 	s := registrytest.Start(t)
