@@ -290,12 +290,12 @@ func (l *lexer) number() string {
 	return text
 }
 
-func (l *lexer) int(bits int) int64 {
+func (l *lexer) int() int64 {
 	text := l.number()
 	if text == "" {
 		return 0
 	}
-	n, err := strconv.ParseInt(text, 10, bits)
+	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		l.fail("number out of range")
 	}
@@ -354,7 +354,7 @@ func parseMap[V any](l *lexer, value func(*lexer) V) map[string]V {
 
 func (l *lexer) nothing() struct{} { l.skip(); return struct{}{} }
 
-func (l *lexer) int64() int64 { return l.int(64) }
+func (l *lexer) int64() int64 { return l.int() }
 
 // str reads a string; "" for null.
 func (l *lexer) str() string {

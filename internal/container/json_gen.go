@@ -137,15 +137,15 @@ func (v *State) parseJSON(l *lexer) {
 		case "status":
 			v.Status = Status(l.str())
 		case "pid":
-			v.Pid = int(l.int(64))
+			v.Pid = int(l.int())
 		case "pidStart":
 			v.PidStart = uint64(l.uint(64))
 		case "monitorPid":
-			v.MonitorPid = int(l.int(64))
+			v.MonitorPid = int(l.int())
 		case "exitCode":
-			v.ExitCode = int(l.int(64))
+			v.ExitCode = int(l.int())
 		case "signal":
-			v.Signal = int(l.int(64))
+			v.Signal = int(l.int())
 		case "oomKilled":
 			v.OOMKilled = l.bool()
 		case "oom":
@@ -164,7 +164,7 @@ func (v *State) parseJSON(l *lexer) {
 		case "stoppedByUser":
 			v.StoppedByUser = l.bool()
 		case "restartCount":
-			v.RestartCount = int(l.int(64))
+			v.RestartCount = int(l.int())
 		case "cgroup":
 			v.Cgroup.parseJSON(l)
 		case "health":
@@ -609,7 +609,7 @@ func (v *Config) parseJSON(l *lexer) {
 				v.StopTimeout = nil
 			} else {
 				v.StopTimeout = new(int)
-				*v.StopTimeout = int(l.int(64))
+				*v.StopTimeout = int(l.int())
 			}
 		case "consoleSize":
 			if l.open('[') {
@@ -692,7 +692,7 @@ func (v *Config) parseJSON(l *lexer) {
 		case "volumesFrom":
 			v.VolumesFrom = l.strings()
 		case "shmSize":
-			v.ShmSize = l.int(64)
+			v.ShmSize = l.int()
 		case "devices":
 			v.Devices = nil
 			if l.open('[') {
@@ -732,7 +732,7 @@ func (v *Config) parseJSON(l *lexer) {
 				v.OOMScoreAdj = nil
 			} else {
 				v.OOMScoreAdj = new(int)
-				*v.OOMScoreAdj = int(l.int(64))
+				*v.OOMScoreAdj = int(l.int())
 			}
 		case "resources":
 			v.Resources.parseJSON(l)
@@ -767,7 +767,7 @@ func (v *Config) parseJSON(l *lexer) {
 		case "driverOpts":
 			v.DriverOpts = parseMap(l, (*lexer).str)
 		case "gwPriority":
-			v.GwPriority = int(l.int(64))
+			v.GwPriority = int(l.int())
 		case "moreNetworks":
 			v.MoreNetworks = nil
 			if l.open('[') {
@@ -868,11 +868,11 @@ func (v *OOM) parseJSON(l *lexer) {
 	for n := 0; l.more('}', n); n++ {
 		switch l.key() {
 		case "kills":
-			v.Kills = l.int(64)
+			v.Kills = l.int()
 		case "limit":
-			v.Limit = l.int(64)
+			v.Limit = l.int()
 		case "peak":
-			v.Peak = l.int(64)
+			v.Peak = l.int()
 		case "text":
 			v.Text = l.str()
 		default:
@@ -957,7 +957,7 @@ func (v *Health) parseJSON(l *lexer) {
 		case "status":
 			v.Status = l.str()
 		case "failingStreak":
-			v.FailingStreak = int(l.int(64))
+			v.FailingStreak = int(l.int())
 		case "log":
 			v.Log = nil
 			if l.open('[') {
@@ -1165,7 +1165,7 @@ func (v *Mount) parseJSON(l *lexer) {
 		case "subpath":
 			v.Subpath = l.str()
 		case "tmpfsSize":
-			v.TmpfsSize = l.int(64)
+			v.TmpfsSize = l.int()
 		case "tmpfsMode":
 			if l.null() {
 				v.TmpfsMode = nil
@@ -1265,7 +1265,7 @@ func (v *DeviceRequest) parseJSON(l *lexer) {
 		case "driver":
 			v.Driver = l.str()
 		case "count":
-			v.Count = int(l.int(64))
+			v.Count = int(l.int())
 		case "deviceIDs":
 			v.DeviceIDs = l.strings()
 		case "capabilities":
@@ -1307,9 +1307,9 @@ func (v *Ulimit) parseJSON(l *lexer) {
 		case "name":
 			v.Name = l.str()
 		case "soft":
-			v.Soft = l.int(64)
+			v.Soft = l.int()
 		case "hard":
-			v.Hard = l.int(64)
+			v.Hard = l.int()
 		default:
 			l.skip()
 		}
@@ -1480,40 +1480,40 @@ func (v *Resources) parseJSON(l *lexer) {
 	for n := 0; l.more('}', n); n++ {
 		switch l.key() {
 		case "memory":
-			v.Memory = l.int(64)
+			v.Memory = l.int()
 		case "memorySwap":
-			v.MemorySwap = l.int(64)
+			v.MemorySwap = l.int()
 		case "memoryReservation":
-			v.MemoryReservation = l.int(64)
+			v.MemoryReservation = l.int()
 		case "kernelMemory":
-			v.KernelMemory = l.int(64)
+			v.KernelMemory = l.int()
 		case "memorySwappiness":
 			if l.null() {
 				v.MemorySwappiness = nil
 			} else {
 				v.MemorySwappiness = new(int64)
-				*v.MemorySwappiness = l.int(64)
+				*v.MemorySwappiness = l.int()
 			}
 		case "oomKillDisable":
 			v.OOMKillDisable = l.bool()
 		case "nanoCpus":
-			v.NanoCPUs = l.int(64)
+			v.NanoCPUs = l.int()
 		case "cpuShares":
-			v.CPUShares = l.int(64)
+			v.CPUShares = l.int()
 		case "cpuQuota":
-			v.CPUQuota = l.int(64)
+			v.CPUQuota = l.int()
 		case "cpuPeriod":
-			v.CPUPeriod = l.int(64)
+			v.CPUPeriod = l.int()
 		case "cpuRtPeriod":
-			v.CPURTPeriod = l.int(64)
+			v.CPURTPeriod = l.int()
 		case "cpuRtRuntime":
-			v.CPURTRuntime = l.int(64)
+			v.CPURTRuntime = l.int()
 		case "cpusetCpus":
 			v.CpusetCPUs = l.str()
 		case "cpusetMems":
 			v.CpusetMems = l.str()
 		case "pidsLimit":
-			v.PidsLimit = l.int(64)
+			v.PidsLimit = l.int()
 		case "blkioWeight":
 			v.BlkioWeight = uint16(l.uint(16))
 		case "blkioWeightDevice":
@@ -1639,7 +1639,7 @@ func (v *Endpoint) parseJSON(l *lexer) {
 		case "driverOpts":
 			v.DriverOpts = parseMap(l, (*lexer).str)
 		case "gwPriority":
-			v.GwPriority = int(l.int(64))
+			v.GwPriority = int(l.int())
 		default:
 			l.skip()
 		}
@@ -1669,7 +1669,7 @@ func (v *RestartPolicy) parseJSON(l *lexer) {
 		case "name":
 			v.Name = l.str()
 		case "maxRetries":
-			v.MaxRetries = int(l.int(64))
+			v.MaxRetries = int(l.int())
 		default:
 			l.skip()
 		}
@@ -1715,15 +1715,15 @@ func (v *Healthcheck) parseJSON(l *lexer) {
 		case "test":
 			v.Test = l.strings()
 		case "interval":
-			v.Interval = time.Duration(l.int(64))
+			v.Interval = time.Duration(l.int())
 		case "timeout":
-			v.Timeout = time.Duration(l.int(64))
+			v.Timeout = time.Duration(l.int())
 		case "startPeriod":
-			v.StartPeriod = time.Duration(l.int(64))
+			v.StartPeriod = time.Duration(l.int())
 		case "startInterval":
-			v.StartInterval = time.Duration(l.int(64))
+			v.StartInterval = time.Duration(l.int())
 		case "retries":
-			v.Retries = int(l.int(64))
+			v.Retries = int(l.int())
 		default:
 			l.skip()
 		}
@@ -1854,7 +1854,7 @@ func (v *HealthProbe) parseJSON(l *lexer) {
 		case "end":
 			v.End = l.time()
 		case "exitCode":
-			v.ExitCode = int(l.int(64))
+			v.ExitCode = int(l.int())
 		case "output":
 			v.Output = l.str()
 		default:
@@ -1938,19 +1938,19 @@ func (v *NetEndpoint) parseJSON(l *lexer) {
 		case "ip":
 			v.IP = l.str()
 		case "bits":
-			v.Bits = int(l.int(64))
+			v.Bits = int(l.int())
 		case "gateway":
 			v.Gateway = l.str()
 		case "ip6":
 			v.IP6 = l.str()
 		case "bits6":
-			v.Bits6 = int(l.int(64))
+			v.Bits6 = int(l.int())
 		case "gateway6":
 			v.Gateway6 = l.str()
 		case "aliases":
 			v.Aliases = l.strings()
 		case "priority":
-			v.Priority = int(l.int(64))
+			v.Priority = int(l.int())
 		default:
 			l.skip()
 		}

@@ -53,9 +53,10 @@ func fill(v reflect.Value, r *rand.Rand, depth int) {
 			v.Set(reflect.ValueOf(time.Unix(r.Int64N(4e9), r.Int64N(2)*r.Int64N(1e9)).UTC()))
 			return
 		}
-		for i := range v.NumField() {
-			fill(v.Field(i), r, depth+1)
+		for _, f := range v.Fields() {
+			fill(f, r, depth+1)
 		}
+	default: // no type of ours has another
 	}
 }
 

@@ -207,7 +207,7 @@ func readNames(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only; nothing to lose
+	defer f.Close()
 	names, err := f.Readdirnames(-1)
 	if err != nil && err != io.EOF {
 		return nil, err

@@ -493,13 +493,17 @@ func TestResolve(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ ref, id, text string }{
-		{"web", ids[0], ""}, {"/web", ids[0], ""}, {"aa1", ids[0], ""}, {ids[2], ids[2], ""},
+		{"web", ids[0], ""},
+		{"/web", ids[0], ""},
+		{"aa1", ids[0], ""},
+		{ids[2], ids[2], ""},
 		{"bb", ids[1], ""}, // a name goes before a prefix
 		{"bb0", ids[2], ""},
 		{"aa", "", "Multiple IDs found with provided prefix: aa"},
 		{"gone", "", "No such container: gone"},
 		{"cc", "", "No such container: cc"},
-		{"", "", "No such container: "}, {"../names", "", "No such container: ../names"},
+		{"", "", "No such container: "},
+		{"../names", "", "No such container: ../names"},
 		{strings.Repeat("d", 64), "", "No such container: " + strings.Repeat("d", 64)},
 	} {
 		id, err := Resolve(containers, names, c.ref)

@@ -99,7 +99,9 @@ func text(e ast.Expr) string {
 		if e.Len == nil {
 			return "[]" + text(e.Elt)
 		}
-		return "[" + e.Len.(*ast.BasicLit).Value + "]" + text(e.Elt)
+		return "[" + text(e.Len) + "]" + text(e.Elt)
+	case *ast.BasicLit:
+		return e.Value
 	case *ast.MapType:
 		return "map[" + text(e.Key) + "]" + text(e.Value)
 	case *ast.SelectorExpr:
@@ -110,11 +112,18 @@ func text(e ast.Expr) string {
 	return fmt.Sprintf("%T", e)
 }
 
+// fields lists the fields of a struct type; none of any other.
+func (g *generator) fields(name string) []*ast.Field {
+	if st, ok := g.types[name].(*ast.StructType); ok {
+		return st.Fields.List
+	}
+	return nil
+}
+
 func (g *generator) structCode(name string) {
-	st := g.types[name].(*ast.StructType)
 	g.printf("\nfunc (v *%s) appendJSON(b []byte) []byte {\nb = append(b, '{')\nstart := len(b)\n", name)
-	parse := ""
-	for _, f := range st.Fields.List {
+	var parse strings.Builder
+	for _, f := range g.fields(name) {
 		tag, omit := "", ""
 		if f.Tag != nil {
 			tag, omit, _ = strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("json"), ",")
@@ -139,11 +148,11 @@ func (g *generator) structCode(name string) {
 			if cond != "" {
 				g.printf("}\n")
 			}
-			parse += fmt.Sprintf("case %q:\n%s\n", key, g.decode(typ, field))
+			fmt.Fprintf(&parse, "case %q:\n%s\n", key, g.decode(typ, field))
 		}
 	}
 	g.printf("return append(b, '}')\n}\n")
-	g.printf("\nfunc (v *%s) parseJSON(l *lexer) {\nif !l.open('{') {\nreturn\n}\nfor n := 0; l.more('}', n); n++ {\nswitch l.key() {\n%sdefault:\nl.skip()\n}\n}\n}\n", name, parse)
+	g.printf("\nfunc (v *%s) parseJSON(l *lexer) {\nif !l.open('{') {\nreturn\n}\nfor n := 0; l.more('}', n); n++ {\nswitch l.key() {\n%sdefault:\nl.skip()\n}\n}\n}\n", name, parse.String())
 }
 
 // notEmpty is the condition under which a field is written; "" for always.
@@ -153,7 +162,7 @@ func (g *generator) notEmpty(typ, field, omit string) string {
 		return "!" + field + ".IsZero()"
 	case omit == "omitzero" && g.isStruct(typ):
 		var parts []string
-		for _, f := range g.types[typ].(*ast.StructType).Fields.List {
+		for _, f := range g.fields(typ) {
 			for _, id := range f.Names {
 				sub := field + "." + id.Name
 				switch t := text(f.Type); {
@@ -235,11 +244,11 @@ func (g *generator) decode(typ, field string) string {
 	case "bool":
 		return field + " = l.bool()"
 	case "int":
-		return field + " = int(l.int(64))"
+		return field + " = int(l.int())"
 	case "int64":
-		return field + " = l.int(64)"
+		return field + " = l.int()"
 	case "time.Duration":
-		return field + " = time.Duration(l.int(64))"
+		return field + " = time.Duration(l.int())"
 	case "uint":
 		return field + " = uint(l.uint(64))"
 	case "uint16", "uint32", "uint64":

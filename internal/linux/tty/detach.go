@@ -3,6 +3,7 @@ package tty
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/isle-engine/isle/internal/errs"
@@ -93,11 +94,8 @@ func (d *DetachReader) Read(p []byte) (int, error) {
 		}
 		n, err := d.r.Read(d.buf)
 		d.out = d.out[:0]
-		for _, c := range d.buf[:n] {
-			if d.push(c) {
-				d.err = ErrDetached
-				break
-			}
+		if slices.ContainsFunc(d.buf[:n], d.push) { // up to the end of the sequence
+			d.err = ErrDetached
 		}
 		if err != nil && d.err == nil {
 			d.out = append(d.out, d.seq[:d.held]...)

@@ -17,9 +17,9 @@ import (
 //	length  again
 const (
 	tagSource  = 1<<3 | 2
-	tagTime    = 2<<3 | 0
+	tagTime    = 2 << 3
 	tagLine    = 3<<3 | 2
-	tagPartial = 4<<3 | 0
+	tagPartial = 4 << 3
 )
 
 // maxLocal bounds the length that a damaged file may claim.

@@ -176,7 +176,7 @@ func compress(from, to string) (Err error) {
 	if err != nil {
 		return err
 	}
-	defer src.Close() //nolint:errcheck // read only; nothing to lose
+	defer src.Close()
 	tmp := to + ".tmp"
 	dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {

@@ -3,14 +3,14 @@ package log
 import (
 	"encoding/binary"
 	"io"
+	"slices"
 )
 
 // findTail moves the files so that the last Tail entries are what is left to be
 // read, and returns the index of the file to begin with.
 func (r *reader) findTail(files []*source) int {
 	need := r.o.Tail
-	for i := len(files) - 1; i >= 0; i-- {
-		s := files[i]
+	for i, s := range slices.Backward(files) {
 		if need == 0 {
 			// Entries that come later, when following, are read on from here.
 			if i == len(files)-1 && !s.gz {
