@@ -349,7 +349,7 @@ func (c *copier) metaAt(dst, src int, name string, st *unix.Stat_t) error {
 		return c.fail("chown", name, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Fchmodat(dst, name, st.Mode&0o7777, 0); err != nil {
+		if err := ChmodFdAt(dst, name, st.Mode&0o7777); err != nil {
 			return c.fail("chmod", name, err)
 		}
 	}

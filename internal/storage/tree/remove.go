@@ -124,15 +124,23 @@ func explain(err error) error {
 }
 
 // makeAccessible gives the owner all permissions on a directory that cannot be
-// opened. The descriptor is taken with O_PATH, which needs no permission, and
-// changed through /proc: fchmodat(2) would follow a link swapped in.
+// opened.
 func makeAccessible(dir int, name string) bool {
-	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return isDirAt(dir, name) && ChmodFdAt(dir, name, 0o700) == nil
+}
+
+// ChmodFdAt changes the mode of what has this name in a directory, of itself and
+// never of what a link leads to: fchmodat(2) would follow a link swapped in, and
+// fchmodat2(2) is new in Linux 6.6. A descriptor taken with O_PATH needs no
+// permission and has no effect on a device; through /proc its mode can be
+// changed. A symbolic link's cannot: EOPNOTSUPP or ELOOP.
+func ChmodFdAt(dir int, name string, mode uint32) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return err
 	}
 	defer closeFD(fd)
-	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o700) == nil
+	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
 }
 
 // repairDir makes an open directory writable for its owner.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/storage/tree"
 	"github.com/isle-engine/isle/internal/testenv"
@@ -122,6 +124,57 @@ func TestAttacks(t *testing.T) {
 				t.Errorf("beside the layer: %v, %v", rest, err)
 			}
 		})
+	}
+}
+
+// TestMutatedMeanwhile is a second process that swaps directories of the layer
+// with links out of it while they are unpacked into (CVE-2025-47290).
+func TestMutatedMeanwhile(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	base := t.TempDir()
+	changed := sentinel(t, base)
+	var hdrs []tar.Header
+	for i := range 40 {
+		for _, d := range []string{"sub", "d", "sub/e"} {
+			hdrs = append(hdrs,
+				tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o2770},
+				tar.Header{Name: fmt.Sprintf("%s/f%d", d, i), Uname: "x", Mode: 0o6755, Uid: 7},
+				tar.Header{Name: d + "/file", Typeflag: tar.TypeFifo, Mode: 0o6666, Uid: 7},
+				tar.Header{Name: "p", Typeflag: tar.TypeFifo, Mode: 0o6666, Uid: 7},
+				tar.Header{Name: d + "/file", Typeflag: tar.TypeSymlink, Linkname: "/nowhere", Uid: 7},
+				link(d+"/file", "first"),
+				file(d+"/.wh.file", ""),
+				file(fmt.Sprintf("%s/deep%d/x", d, i), "x"))
+		}
+	}
+	data := rawArchive(append([]tar.Header{file("first", "x")}, hdrs...))
+	for round := range 30 {
+		root := filepath.Join(base, fmt.Sprint(round))
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// Names in the root only: through others it would itself get lost.
+				for _, d := range []string{"sub", "d", "p"} {
+					_ = os.Symlink(filepath.Join(base, "sentinel"), filepath.Join(root, "swap"))
+					_ = unix.Renameat2(unix.AT_FDCWD, filepath.Join(root, d), unix.AT_FDCWD, filepath.Join(root, "swap"), unix.RENAME_EXCHANGE)
+				}
+			}
+		}()
+		_, err := unpackInto(t, root, data, Options{})
+		close(stop)
+		<-done
+		if round == 0 {
+			t.Log(err) // it may well fail
+		}
+		if d := changed(t); d != "" {
+			t.Fatalf("round %d: the sentinel has changed: %s", round, d)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/storage/tarball"
+	"github.com/isle-engine/isle/internal/storage/tree"
 )
 
 const (
@@ -239,7 +240,7 @@ func (u *unpacker) byName(h *tarball.Header, up *dirNode, base string) error {
 		}
 	}
 	if mode := uint32(h.Mode); h.Type != tarball.Symlink && (mode&modeSpecial != 0 || mode&u.umask != 0) {
-		if err := unix.Fchmodat(up.fd, base, mode&0o7777, 0); err != nil {
+		if err := tree.ChmodFdAt(up.fd, base, mode&0o7777); err != nil {
 			return &os.PathError{Op: "chmod", Path: h.Name, Err: err}
 		}
 	}
