@@ -210,4 +210,3 @@ func (r *statsRow) Field(name string, args []any) (any, bool) {
 }
 
 func percent(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) + "%" }
-
