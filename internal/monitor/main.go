@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"context"
+	"errors"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -83,8 +85,14 @@ func Main(args []string) int {
 func await(fd int, buf []byte) (n int, files []int, err error) {
 	for {
 		n, files, err = recv(fd, buf, 0)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return n, files, err
 		}
 	}
+}
+
+// background is the context of what this process does: it is a main of its own,
+// and nobody can give up on its behalf.
+func background() context.Context {
+	return context.Background() //nolint:forbidigo // of a role, which is a main
 }

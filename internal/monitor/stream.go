@@ -287,7 +287,7 @@ func (m *monitor) replay(p *peer) {
 		}
 		s.front = func(write func([]byte) bool) {
 			defer past.Close()
-			_ = past.Each(func(e *log.Entry) error { // it fails when the client is gone
+			_ = past.Each(background(), func(e *log.Entry) error { // it fails when the client is gone
 				if e.Stream == name && !write(e.Line) {
 					return errs.Canceled
 				}

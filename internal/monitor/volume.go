@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path"
@@ -48,7 +47,7 @@ func (b *launcher) volumes(who spec.User) (map[string]string, error) {
 				return nil, err
 			}
 			if !mt.NoCopy && mt.Subpath == "" {
-				if err := vols.Populate(context.Background(), name, b.rootfs, target); err != nil {
+				if err := vols.Populate(background(), name, b.rootfs, target); err != nil {
 					return nil, err
 				}
 			}
@@ -167,7 +166,7 @@ func (b *launcher) imageMount(mt *container.Mount) (*os.File, error) {
 	if err != nil || mt.Subpath == "" {
 		return f, err
 	}
-	defer f.Close() //nolint:errcheck // a mount's root
+	defer f.Close()
 	sub, err := openTreeIn(raw(f), mt.Subpath)
 	if err != nil {
 		return nil, fmt.Errorf("image %q: %w", mt.Source, err)

@@ -74,8 +74,10 @@ func TestFormat(t *testing.T) {
 }
 
 func TestAttributes(t *testing.T) {
-	about := &About{ID: strings.Repeat("ab", 32), Name: "web", Image: "nginx", ImageID: "sha256:" + strings.Repeat("cd", 32),
-		Labels: map[string]string{"tier": "front", "x": "y"}, Env: []string{"A=1", "B=<2>"}}
+	about := &About{
+		ID: strings.Repeat("ab", 32), Name: "web", Image: "nginx", ImageID: "sha256:" + strings.Repeat("cd", 32),
+		Labels: map[string]string{"tier": "front", "x": "y"}, Env: []string{"A=1", "B=<2>"},
+	}
 	o, err := ParseOptions(JSONFile, map[string]string{"labels": "tier,none", "env": "B", "tag": "{{.Name}}/{{.ID}}/{{.ImageID}}"}, about)
 	if err != nil {
 		t.Fatal(err)
@@ -130,13 +132,23 @@ func TestOptions(t *testing.T) {
 		opts   m
 		kind   errs.Kind
 	}{
-		{"journald", nil, errs.Unsupported}, {"json-file", m{"max-sise": "1"}, errs.Invalid}, {"none", m{"max-size": "1"}, errs.Invalid},
-		{"json-file", m{"max-size": "much"}, errs.Invalid}, {"json-file", m{"max-size": "-5m"}, errs.Invalid}, {"json-file", m{"max-size": "0"}, errs.Invalid},
-		{"json-file", m{"max-size": "nan"}, errs.Invalid}, {"json-file", m{"max-size": ""}, errs.Invalid}, {"json-file", m{"max-size": "9999999p"}, errs.Invalid},
-		{"json-file", m{"max-file": "0"}, errs.Invalid}, {"json-file", m{"max-file": "x"}, errs.Invalid},
-		{"json-file", m{"max-size": "-1", "max-file": "2"}, errs.Invalid}, {"json-file", m{"compress": "true", "max-file": "1"}, errs.Invalid},
-		{"json-file", m{"compress": "maybe"}, errs.Invalid}, {"json-file", m{"mode": "lossy"}, errs.Invalid},
-		{"json-file", m{"tag": "{{.Nope}}"}, errs.Invalid}, {"local", m{"labels": "x"}, errs.Invalid},
+		{"journald", nil, errs.Unsupported},
+		{"json-file", m{"max-sise": "1"}, errs.Invalid},
+		{"none", m{"max-size": "1"}, errs.Invalid},
+		{"json-file", m{"max-size": "much"}, errs.Invalid},
+		{"json-file", m{"max-size": "-5m"}, errs.Invalid},
+		{"json-file", m{"max-size": "0"}, errs.Invalid},
+		{"json-file", m{"max-size": "nan"}, errs.Invalid},
+		{"json-file", m{"max-size": ""}, errs.Invalid},
+		{"json-file", m{"max-size": "9999999p"}, errs.Invalid},
+		{"json-file", m{"max-file": "0"}, errs.Invalid},
+		{"json-file", m{"max-file": "x"}, errs.Invalid},
+		{"json-file", m{"max-size": "-1", "max-file": "2"}, errs.Invalid},
+		{"json-file", m{"compress": "true", "max-file": "1"}, errs.Invalid},
+		{"json-file", m{"compress": "maybe"}, errs.Invalid},
+		{"json-file", m{"mode": "lossy"}, errs.Invalid},
+		{"json-file", m{"tag": "{{.Nope}}"}, errs.Invalid},
+		{"local", m{"labels": "x"}, errs.Invalid},
 	} {
 		if _, err := ParseOptions(c.driver, c.opts, nil); errs.KindOf(err) != c.kind {
 			t.Errorf("%s %v: %v, want %v", c.driver, c.opts, err, c.kind)

@@ -83,7 +83,7 @@ func Read(ctx context.Context, dir, id, driver string, o ReadOptions, emit func(
 			return nil
 		}
 		if err := w.wait(ctx, o.Until); err != nil {
-			return nil //nolint:nilerr // the caller has had enough
+			return nil // the caller has had enough
 		}
 	}
 }
@@ -125,9 +125,9 @@ func Open(dir, id, driver string) (*Past, error) {
 }
 
 // Each gives all entries to emit, oldest first, until emit fails. Once.
-func (p *Past) Each(emit func(*Entry) error) error {
+func (p *Past) Each(ctx context.Context, emit func(*Entry) error) error {
 	r := &reader{o: ReadOptions{Tail: -1}, emit: emit, sc: scanner{local: p.local}}
-	return r.readBounded(context.Background(), p.files)
+	return r.readBounded(ctx, p.files)
 }
 
 // Close closes the files.
