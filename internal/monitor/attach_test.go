@@ -201,7 +201,7 @@ func TestTerminal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { _ = c.Close() })
 		if _, err := c.Start(t.Context(), StartRequest{ID: id, Attach: &Attach{Stdin: pr, Stdout: out.w}, Rows: 33, Cols: 101}); err != nil {
 			t.Fatal(err)
 		}

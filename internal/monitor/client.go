@@ -80,7 +80,7 @@ func Spawn(env config.Env, ns *userns.Namespace) (*Conn, error) {
 		return nil, fmt.Errorf("start monitor: %w", os.NewSyscallError("socketpair", err))
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "monitor")
-	defer theirs.Close() //nolint:errcheck // the child has its own
+	defer theirs.Close()
 	// One thread of Go code is all it needs, and until the container runs all
 	// of its memory fits the first heap.
 	environ := append(env.Environ(os.Environ()), "GOMAXPROCS=1", "GOGC=off")
@@ -218,7 +218,7 @@ func Dial(env config.Env, id string) (*Conn, error) {
 				err = errs.New(errs.Denied, "connect to monitor %q: it belongs to uid %d", path, cred.Uid)
 			}
 		}
-	case err == unix.ENOENT || err == unix.ECONNREFUSED:
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
 		err = errs.New(errs.NotFound, "connect to monitor %q: %w", path, err)
 	default:
 		err = &fs.PathError{Op: "connect to monitor", Path: path, Err: err}
@@ -401,7 +401,7 @@ func (c *Conn) write(b []byte, files ...int) error {
 	var err error
 	werr := c.rc.Write(func(fd uintptr) bool {
 		err = send(int(fd), b, unix.MSG_DONTWAIT, files...)
-		return err != unix.EAGAIN
+		return !errors.Is(err, unix.EAGAIN)
 	})
 	if err = errors.Join(werr, err); err != nil {
 		return errs.New(errs.Unavailable, "monitor: %w", err)
@@ -422,16 +422,16 @@ func (c *Conn) read(ctx context.Context) ([]byte, error) {
 	rerr := c.rc.Read(func(fd uintptr) bool {
 		for {
 			n, files, err = recv(int(fd), buf, unix.MSG_DONTWAIT)
-			if err == unix.ECONNRESET && !reset {
+			if errors.Is(err, unix.ECONNRESET) && !reset {
 				// It ended without reading all that we said; what it said
 				// itself is still to be had (unix(7) tells of the reset first).
 				reset = true
 				continue
 			}
-			if err == unix.EINTR {
+			if errors.Is(err, unix.EINTR) {
 				continue
 			}
-			return err != unix.EAGAIN
+			return !errors.Is(err, unix.EAGAIN)
 		}
 	})
 	closeFDs(files) // a monitor sends none

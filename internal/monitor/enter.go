@@ -20,7 +20,7 @@ func insideMounts(pid int, f func() error) error {
 			if err != nil {
 				return err
 			}
-			defer ns.Close() //nolint:errcheck // a namespace's handle
+			defer ns.Close()
 			// setns(2) refuses a thread that shares its working directory with others.
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {
 				return os.NewSyscallError("unshare", err)

@@ -54,7 +54,7 @@ func (m *monitor) mappings() (maps idmap, err error) {
 		if err != nil {
 			return idmap{}, err
 		}
-		defer lock.Close()
+		defer lock.Close() //nolint:errcheck // nothing was written to it
 		if own.UsedUIDs, own.UsedGIDs, err = m.usedIDs(); err != nil {
 			return idmap{}, err
 		}
@@ -183,7 +183,7 @@ func (m *idmap) giveDir(dir string, uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // read only; nothing to lose
+	defer d.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(raw(d), &st); err != nil {
 		return &os.PathError{Op: "stat", Path: dir, Err: err}

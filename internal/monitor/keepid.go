@@ -84,7 +84,7 @@ func addLine(root *os.File, unsafePath, name, id, rest string) error {
 		return &os.PathError{Op: "open in container", Path: unsafePath, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), unsafePath)
-	defer f.Close() //nolint:errcheck // one write, whose result is known
+	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &os.PathError{Op: "stat in container", Path: unsafePath, Err: err}

@@ -352,12 +352,12 @@ func nothingInherited(t *testing.T, r *rig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(p[1])
+	_ = unix.Close(p[1])
 	id := r.create(container.Config{Cmd: []string{"/bin/sleep", "1000"}})
 	if _, err := r.start(id, nil); err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(high)
+	_ = unix.Close(high)
 	if n, err := unix.Read(p[0], make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("read %d, %v: somebody has the pipe open", n, err)
 	}
@@ -422,7 +422,7 @@ func TestLeftoverCgroup(t *testing.T) {
 		if err := g.Attach(child.Process.Pid); err != nil {
 			t.Fatal(err)
 		}
-		go child.Wait()
+		go func() { _ = child.Wait() }()
 		if got := r.runID(id, ""); got.exit.Code != 0 {
 			t.Errorf("%+v", got)
 		}

@@ -358,7 +358,7 @@ func (m *monitor) know() {
 func (m *monitor) wished() {
 	if !m.st.StoppedByUser {
 		m.st.StoppedByUser = true
-		m.save(false)
+		_ = m.save(false) // what cannot be written now is written at the end
 	}
 }
 

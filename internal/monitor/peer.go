@@ -3,6 +3,7 @@ package monitor
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -57,10 +58,10 @@ func (m *monitor) hear(p *peer) bool {
 	m.know()
 	for {
 		n, files, err := recv(p.fd, m.msg[:], unix.MSG_DONTWAIT)
-		if err == unix.EAGAIN {
+		if errors.Is(err, unix.EAGAIN) {
 			return true
 		}
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {

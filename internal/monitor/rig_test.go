@@ -177,7 +177,7 @@ func writeLayer(t testing.TB, path string) (digest string) {
 		add(tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: mode}, nil)
 	}
 	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, data)
-	for _, a := range strings.Fields("sh echo sleep cat true false ls dd yes head printf id stty kill touch hostname wc tr seq tail env ps mount sync") {
+	for a := range strings.FieldsSeq("sh echo sleep cat true false ls dd yes head printf id stty kill touch hostname wc tr seq tail env ps mount sync") {
 		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeLink, Linkname: "bin/busybox", Mode: 0o755}, nil)
 	}
 	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/data:/bin/sh\n"))

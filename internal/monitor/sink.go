@@ -81,6 +81,7 @@ func (s *sink) start() {
 // canWrite reports whether writing n bytes now surely does not block.
 func (s *sink) canWrite(n int) bool {
 	switch s.kind {
+	case mayBlock:
 	case neverBlocks:
 		return true
 	case emptyPipe:

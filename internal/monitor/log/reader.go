@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -265,7 +266,7 @@ func (r *reader) readOne(ctx context.Context, s *source) error {
 			return ctx.Err()
 		}
 		raw, err := r.sc.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
