@@ -130,7 +130,7 @@ func (e *Engine) Images(_ context.Context, f Filter, _ bool) ([]image.Image, err
 
 // InspectImage returns one image.
 func (e *Engine) InspectImage(_ context.Context, ref string) (*image.Image, error) {
-	return e.images.Resolve(ref)
+	return e.images.Inspect(ref)
 }
 
 // Tag gives an image a further name.
@@ -187,7 +187,7 @@ func imageMatches(e *Engine, img *image.Image, f Filter) bool {
 					one = one || referenceMatches(t, v)
 				}
 			case "before", "since":
-				if other, err := e.images.Resolve(v); err == nil {
+				if other, err := e.images.Inspect(v); err == nil {
 					one = key == "before" && img.Created.Before(other.Created) || key == "since" && img.Created.After(other.Created)
 				}
 			}
