@@ -22,7 +22,7 @@ var neverInIsle = []string{
 	"github.com/spf13/cobra/...", "github.com/opencontainers/go-digest/...", "github.com/distribution/reference/...",
 	"github.com/opencontainers/image-spec/...", "github.com/sirupsen/logrus/...",
 	"gvisor.dev/gvisor/...", "github.com/moby/buildkit/...", "k8s.io/...",
-	module + "/internal/testenv", module + "/internal/pull/...", module + "/internal/image/registry/...", module + "/internal/builtin/...",
+	module + "/internal/testenv", module + "/internal/pull/...", module + "/internal/network/uplink/...", module + "/internal/image/registry/...", module + "/internal/builtin/...",
 }
 
 // Limits of package initialisation in isle; see TestInitialisationIsCheap. Counts

@@ -54,6 +54,9 @@ func (s *Store) HelperSocket() string { return s.env.Run + "/net/sock" }
 // portsAtOnce is how many sockets go with one message (the kernel takes 253).
 const portsAtOnce = 200
 
+// helperTime is how many seconds the helper has for an answer.
+const helperTime = 20
+
 // MaxRegistration bounds a message.
 const MaxRegistration = 64 << 10
 
@@ -76,6 +79,8 @@ func (a *Attachment) callHelper() error {
 	if err != nil {
 		return errs.New(errs.Unavailable, "network helper: %w", err)
 	}
+	// One that hangs must not keep a container from starting, or failing, for ever.
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: helperTime}) // only a safeguard
 	a.helper = os.NewFile(uintptr(fd), "network helper")
 	return nil
 }

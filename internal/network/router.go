@@ -76,6 +76,10 @@ func (s *Store) router(make bool) (*os.File, error) {
 	return f, nil
 }
 
+// Router opens the user's network namespace, which is made when it is missing. The
+// caller is inside the user's namespaces.
+func (s *Store) Router() (*os.File, error) { return s.router(true) }
+
 // openRouter opens the mounted namespace; nil when none is mounted.
 func openRouter(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)

@@ -36,7 +36,7 @@ type uplink struct {
 
 // openUplink connects a stack to the user's network namespace.
 func openUplink(st *network.Store) (*uplink, error) {
-	router, err := os.Open(st.RouterPath())
+	router, err := st.Router()
 	if err != nil {
 		return nil, err
 	}

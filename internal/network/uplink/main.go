@@ -39,7 +39,9 @@ func Main() int {
 	}
 	env, err := config.Load()
 	if err == nil {
-		err = serve(env)
+		unix.CloseOnExec(listenFD)
+		debug.SetGCPercent(50) // it shall stay small; it does not make much garbage
+		err = serve(env, listenFD, func() { os.Exit(0) })
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "isled network:", err)
@@ -68,6 +70,7 @@ type server struct {
 	clients map[*client]bool
 	names   *names
 	idle    *time.Timer
+	quit    func()
 }
 
 // client is the monitor of one container.
@@ -77,10 +80,10 @@ type client struct {
 	ports []*published
 }
 
-func serve(env config.Env) error {
-	unix.CloseOnExec(listenFD)
-	debug.SetGCPercent(50) // it shall stay small; it does not make much garbage
-	s := &server{env: env, clients: map[*client]bool{}, idle: time.AfterFunc(grace, func() {})}
+// serve answers monitors that connect to the socket listen, until that is shut
+// down; idle is called when the last one has been gone for a while.
+func serve(env config.Env, listen int, idle func()) error {
+	s := &server{env: env, quit: idle, clients: map[*client]bool{}, idle: time.AfterFunc(grace, func() {})}
 	s.idle.Stop()
 	s.names = &names{s: s, listeners: map[string]*dnsListener{}, upstream: &upstream{}}
 	if env.Rootless {
@@ -92,11 +95,13 @@ func serve(env config.Env) error {
 	}
 	s.setIdle()
 	for {
-		fd, _, err := unix.Accept4(listenFD, unix.SOCK_CLOEXEC)
+		fd, _, err := unix.Accept4(listen, unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
+		case unix.EINVAL: // shut down
+			return nil
 		default:
 			return os.NewSyscallError("accept", err)
 		}
@@ -135,7 +140,7 @@ func (s *server) setIdle() {
 		// Who connects from now on finds nobody and starts another helper; who
 		// is in the queue already sees its connection end.
 		_ = unix.Unlink(network.Open(s.env).HelperSocket()) // replaced by the next anyway
-		os.Exit(0)
+		s.quit()
 	})
 }
 
