@@ -45,7 +45,7 @@ func TestWhatTheProcessSees(t *testing.T) {
 
 func TestMountsOfTheDefaultSpec(t *testing.T) {
 	testenv.Need(t, testenv.Root)
-	r := run(t, docker(rootfs(t), "sh", "-c", `sed 's/^[0-9]* [0-9]* [0-9:]* //; s/ - / /' /proc/self/mountinfo; echo; stat -c '%n %F %t:%T %a' /dev/null /dev/tty /dev/shm; cat /proc/kcore /proc/keys | wc -c; ls /sys/firmware | wc -l; (echo x >/proc/sys/kernel/domainname) 2>&1 | sed 's/.*: //;s/^/sysctl /'; touch /sys/x 2>&1 | sed 's/.*: //'; cat </dev/zero | head -c 3 | wc -c; ls -l /dev/fd /dev/ptmx | sed 's/.*-> //'`), Options{})
+	r := run(t, docker(rootfs(t), "sh", "-c", `sed 's/^[0-9]* [0-9]* [0-9:]* //; s/ - / /; s/,inode64$//' /proc/self/mountinfo; echo; stat -c '%n %F %t:%T %a' /dev/null /dev/tty /dev/shm; cat /proc/kcore /proc/keys | wc -c; ls /sys/firmware | wc -l; (echo x >/proc/sys/kernel/domainname) 2>&1 | sed 's/.*: //;s/^/sysctl /'; touch /sys/x 2>&1 | sed 's/.*: //'; cat </dev/zero | head -c 3 | wc -c; ls -l /dev/fd /dev/ptmx | sed 's/.*-> //'`), Options{})
 	has(t, r.out,
 		"/ /proc rw,nosuid,nodev,noexec,relatime proc proc rw",
 		"/ /sys ro,nosuid,nodev,noexec,relatime sysfs sysfs rw",

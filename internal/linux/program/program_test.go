@@ -437,6 +437,35 @@ func TestPIDNSOfOneClone(t *testing.T) {
 	}
 }
 
+// A thread that could not come back from the pid namespace does not go there.
+func TestPIDNSWithoutWayBack(t *testing.T) {
+	testenv.Need(t, testenv.UserNS)
+	if !testenv.Unshare(t, unix.CLONE_NEWUSER) {
+		return
+	}
+	p := New()
+	p.Fork(Clone{Flags: unix.CLONE_NEWPID})
+	p.Call(unix.SYS_EXECVE, p.String("/bin/sleep"), p.Strings([]string{"sleep", "60"}), p.Strings(nil))
+	first, err := p.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Kill(first.Pid, unix.SIGKILL); wait(t, first) }()
+	p = New()
+	p.Fork(Clone{PIDNS: first.Pidfd})
+	p.Exit(0)
+	if _, err := p.Start(); !errors.Is(err, unix.EPERM) {
+		t.Errorf("error %v", err)
+	}
+	got := output(t, func(p *Program, out Arg) {
+		p.Fork(Clone{})
+		sh(p, out, "readlink /proc/self/ns/pid")
+	})
+	if own, _ := os.Readlink("/proc/self/ns/pid"); strings.TrimSpace(got) != own {
+		t.Errorf("a later child is in %q, not in %q", got, own)
+	}
+}
+
 func TestCommandJoinsNamespaces(t *testing.T) {
 	testenv.Need(t, testenv.UserNS)
 	p := New()
