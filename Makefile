@@ -126,8 +126,9 @@ bench: build ## speed and size, side by side with the peers installed here (BENC
 	$(GO) run ./bench -size $(BENCH) $(if $(ONLY),-only $(ONLY)) -bin $(BIN)
 
 .PHONY: install
-install: build ## install into $(PREFIX)/bin
-	install -d $(DESTDIR)$(PREFIX)/bin
+install: build ## install into $(PREFIX)/bin, manual pages into $(PREFIX)/share/man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 0755 $(BIN)/isle $(BIN)/isled $(DESTDIR)$(PREFIX)/bin/
 
 .PHONY: clean
