@@ -91,3 +91,23 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkExec is a process in a container that runs; the shield is what a
+// caller pays whose executable can be written to.
+func BenchmarkExec(b *testing.B) {
+	testenv.Need(b, testenv.Root)
+	init := running(b, docker(rootfs(b)), Options{})
+	for _, shield := range []bool{false, true} {
+		b.Run(fmt.Sprintf("shield=%v", shield), func(b *testing.B) {
+			for b.Loop() {
+				proc, err := Exec(Target{Pid: init.Pid, Pidfd: init.Pidfd}, docker("", "/bin/true").Process, ExecOptions{Pdeathsig: true, unshielded: !shield})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if code := reap(b, proc); code != 0 {
+					b.Fatal(fmt.Errorf("exit code %d", code))
+				}
+			}
+		})
+	}
+}
