@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/config"
+	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/state"
 )
 
@@ -32,6 +33,9 @@ func SweepStore(env config.Env, removeTree func(dir string) error) {
 				continue
 			}
 			if grave || !complete(path) { // not completed meanwhile
+				rec := container.Record{ID: id}
+				_ = state.ReadRecord(path, &rec) // for its cgroup's parent, if there is one
+				Sweep(env, &rec)
 				_ = removeTree(path) // the next sweep tries again
 			}
 			_ = lock.Close() // nothing is written to it
