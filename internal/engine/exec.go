@@ -67,6 +67,9 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 	s.closeInner()
 	if err != nil {
 		s.abort()
+		if errs.ExitCode(err) == errs.ExitEngine { // as Docker: the process could not be made
+			err = errs.WithExit(err, errs.ExitNotExecutable)
+		}
 		return nil, err
 	}
 	if cfg.Detach {
@@ -87,7 +90,7 @@ func (e *Engine) execProcess(c *Container, cfg *container.ExecConfig) (*specs.Pr
 	}
 	u, err := resolveUserIn(c.State.Pid, who, c.Config.GroupAdd)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errs.WithExit(err, errs.ExitNotExecutable)
 	}
 	set := live.bounding
 	if cfg.Privileged {
