@@ -55,12 +55,12 @@ func (s *Store) Prepare(rec *container.Record) (_ *Attachment, Err error) {
 		Network: c.Network, Aliases: c.NetworkAlias, IPAddress: c.IPAddress, IP6Address: c.IP6Address, MacAddress: c.MacAddress,
 		DriverOpts: c.DriverOpts, GwPriority: c.GwPriority,
 	}
-	if err := a.join(&first, c.Name); err != nil {
+	if err := a.join(&first); err != nil {
 		return nil, err
 	}
 	a.State.Mode = a.State.Endpoints[0].Network
 	for i := range c.MoreNetworks {
-		if err := a.join(&c.MoreNetworks[i], c.Name); err != nil {
+		if err := a.join(&c.MoreNetworks[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +83,7 @@ func (s *Store) Prepare(rec *container.Record) (_ *Attachment, Err error) {
 }
 
 // join leases the addresses for one network.
-func (a *Attachment) join(e *container.Endpoint, name string) error {
+func (a *Attachment) join(e *container.Endpoint) error {
 	n, err := a.s.Get(e.Network)
 	if err != nil {
 		return err
@@ -241,7 +241,7 @@ func (a *Attachment) Connect(pid int) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()    //nolint:errcheck // a namespace's handle
+	defer ns.Close()
 	defer inner.Close() //nolint:errcheck // nothing to lose
 	outer, err := netlink.DialIn(a.router, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -276,7 +276,7 @@ func (a *Attachment) enter(pid int) (*netlink.Conn, *os.File, error) {
 		if !six {
 			// No address of IPv6's own making either, and none of its traffic.
 			// Best effort: a kernel without IPv6 has no such file.
-			_ = writeSysctl("net/ipv6/conf/default/disable_ipv6", "1")
+			_ = enableSysctl("net/ipv6/conf/default/disable_ipv6")
 		}
 		c, err = netlink.Dial(unix.NETLINK_ROUTE)
 		return err
@@ -537,7 +537,7 @@ func (a *Attachment) Plug(pid int, e *container.Endpoint, name string) error {
 		return errs.New(errs.Denied, "endpoint with name %s already exists in network %s", name, n.Name)
 	}
 	last := len(a.State.Endpoints)
-	err = a.join(e, name)
+	err = a.join(e)
 	if err == nil {
 		err = a.plugOne(pid, last)
 	}
@@ -552,7 +552,7 @@ func (a *Attachment) plugOne(pid, i int) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()    //nolint:errcheck // a namespace's handle
+	defer ns.Close()
 	defer inner.Close() //nolint:errcheck // nothing to lose
 	outer, err := netlink.DialIn(a.router, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -590,7 +590,7 @@ func (a *Attachment) Unplug(pid int, ref string) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()    //nolint:errcheck // a namespace's handle
+	defer ns.Close()
 	defer inner.Close() //nolint:errcheck // nothing to lose
 	if err := removeLink(inner, e.Interface); err != nil {
 		return err

@@ -64,7 +64,7 @@ func (s *Store) makeBridge(rt *netlink.Conn, ns *os.File, n *Network) (int, erro
 	if err == nil && n.subnet(false) != nil && !s.env.Rootless {
 		// So that the host can use what is published on its 127.0.0.1; the rule
 		// of the chain guard keeps the containers from using it.
-		err = netlink.In(ns, func() error { return writeSysctl("net/ipv4/conf/"+n.Device+"/route_localnet", "1") })
+		err = netlink.In(ns, func() error { return enableSysctl("net/ipv4/conf/" + n.Device + "/route_localnet") })
 	}
 	if err != nil {
 		d := netlink.NewBatch()
@@ -85,7 +85,7 @@ func (s *Store) dropDevice(n *Network) error {
 		return err
 	}
 	if ns != nil {
-		defer ns.Close() //nolint:errcheck // a namespace's handle
+		defer ns.Close()
 	}
 	rt, err := netlink.DialIn(ns, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -132,7 +132,7 @@ func (s *Store) allowForwarding(n *Network) (warnings []string, err error) {
 		if n.subnet(f.six) == nil || sysctlIs(f.name, '1') {
 			continue
 		}
-		if err := writeSysctl(f.name, "1"); err != nil {
+		if err := enableSysctl(f.name); err != nil {
 			return nil, errs.Hint(err, "containers reach other machines only where the host forwards; as root: sysctl "+strings.ReplaceAll(f.name, "/", ".")+"=1")
 		}
 		if !s.env.Rootless {
@@ -154,16 +154,17 @@ func sysctlIs(name string, c byte) bool {
 	return n > 0 && b[0] == c
 }
 
-func writeSysctl(name, value string) error {
+// enableSysctl sets a sysctl to 1.
+func enableSysctl(name string) error {
 	path := "/proc/sys/" + name
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	_, err = unix.Write(fd, []byte(value))
+	_, err = unix.Write(fd, []byte{'1'})
 	_ = unix.Close(fd) // the write has told
 	if err != nil {
-		return &os.PathError{Op: "write " + value, Path: path, Err: err}
+		return &os.PathError{Op: "write 1", Path: path, Err: err}
 	}
 	return nil
 }

@@ -220,7 +220,7 @@ func (s *Store) startHelper() error {
 		return os.NewSyscallError("socket", err)
 	}
 	listener := os.NewFile(uintptr(fd), path)
-	defer listener.Close() //nolint:errcheck // the helper has it
+	defer listener.Close()
 	name, done, err := shortPath(path)
 	if err != nil {
 		return err
@@ -236,7 +236,7 @@ func (s *Store) startHelper() error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() //nolint:errcheck // the helper has it
+	defer log.Close()
 	cmd := program.Command{
 		Path: exe, Args: []string{"isled", "network"}, Env: s.env.Environ(os.Environ()),
 		Files: []*os.File{nil, log, log, listener}, Setsid: true, Dir: "/",

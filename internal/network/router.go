@@ -92,7 +92,7 @@ func openRouter(path string) (*os.File, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil || st.Type != nsfsMagic {
 		_ = unix.Close(fd) // an empty file, what a mount was made on
-		return nil, nil    //nolint:nilnil // there is none
+		return nil, nil    //nolint:nilnil,nilerr // there is none
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
@@ -151,7 +151,7 @@ func furnishRouter() error {
 	if err != nil {
 		return err
 	}
-	six := writeSysctl("net/ipv6/conf/"+UplinkPeer+"/disable_ipv6", "1") == nil
+	six := enableSysctl("net/ipv6/conf/"+UplinkPeer+"/disable_ipv6") == nil
 	b = netlink.NewBatch()
 	b.SetUp(1) // lo
 	b.SetUp(far)
@@ -164,9 +164,9 @@ func furnishRouter() error {
 	if err := c.Do(b); err != nil {
 		return err
 	}
-	err = writeSysctl("net/ipv4/ip_forward", "1")
+	err = enableSysctl("net/ipv4/ip_forward")
 	if six {
-		err = errors.Join(err, writeSysctl("net/ipv6/conf/all/forwarding", "1"))
+		err = errors.Join(err, enableSysctl("net/ipv6/conf/all/forwarding"))
 	}
 	return err
 }

@@ -232,7 +232,7 @@ func (w *wire) ask(from *os.File, network, to string) (seen string, err error) {
 		}
 	}
 	line, err := bufio.NewReader(c).ReadString('\n')
-	if err == io.EOF && line == "" {
+	if errors.Is(err, io.EOF) && line == "" {
 		return "", err
 	}
 	return strings.TrimSpace(line), err
@@ -327,7 +327,7 @@ func TestLoopbackOfTheHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer ln.Close() //nolint:errcheck // at the test's end
 	go func() {
 		if c, err := ln.Accept(); err == nil {
 			fmt.Fprintln(c, "loopback")
@@ -342,7 +342,7 @@ func TestLoopbackOfTheHost(t *testing.T) {
 	_ = c.Try(lo, unix.ENODEV)
 	batch.AddRoute(w.index(c, "eth0"), addrBytes("127.0.0.0"), 8, addrBytes("172.17.0.1"))
 	w.do(c, batch)
-	if err := netlink.In(b.ns, func() error { return writeSysctl("net/ipv4/conf/all/route_localnet", "1") }); err != nil {
+	if err := netlink.In(b.ns, func() error { return enableSysctl("net/ipv4/conf/all/route_localnet") }); err != nil {
 		t.Fatal(err)
 	}
 	w.refused(b.ns, "tcp", "127.0.0.1:9999")
@@ -356,7 +356,7 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // at the test's end
 	b := netlink.NewBatch()
 	b.BeginTransaction()
 	isleTable.Delete(b)
@@ -415,7 +415,7 @@ func (w *wire) plain(network string) *box {
 	}
 	w.t.Cleanup(func() { _ = lock.Close() })
 	a := &Attachment{s: w.s, id: id}
-	if err := a.join(&container.Endpoint{Network: network}, ""); err != nil {
+	if err := a.join(&container.Endpoint{Network: network}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = a.Detach() })
@@ -450,7 +450,7 @@ func TestLeases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer l.Close() //nolint:errcheck // at the test's end
 		a, err := s.lease(n, &n.Subnets[0], id, ip.Addr{})
 		if err != nil || seen[a] || a == n.Subnets[0].Gateway {
 			t.Fatalf("%v, %v", a, err)

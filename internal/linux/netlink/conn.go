@@ -92,36 +92,32 @@ func (c *Conn) Close() error { return unix.Close(c.fd) }
 // Do sends the requests of b and waits until the kernel has handled them all. The
 // error is that of the first request that failed.
 func (c *Conn) Do(b *Batch) error {
-	_, err := c.do(b, -1, 0, nil)
-	return err
+	return c.do(b, -1, 0, nil)
 }
 
 // Try is Do that ignores the given errno in all requests.
 func (c *Conn) Try(b *Batch, ignore unix.Errno) error {
-	_, err := c.do(b, -1, ignore, nil)
-	return err
+	return c.do(b, -1, ignore, nil)
 }
 
 // Get sends one request that is answered by at most one message, and calls f
 // with its content after the header.
 func (c *Conn) Get(b *Batch, f func(typ uint16, p []byte)) error {
-	_, err := c.do(b, -1, 0, f)
-	return err
+	return c.do(b, -1, 0, f)
 }
 
 // DoTransaction sends an nfnetlink transaction: the first and the last request
 // of b are its frame, and all requests are applied or none.
 func (c *Conn) DoTransaction(b *Batch) error {
 	// The end of a batch is not acknowledged; the request before it is.
-	_, err := c.do(b, len(b.names)-1, 0, nil)
-	return err
+	return c.do(b, len(b.names)-1, 0, nil)
 }
 
 // do sends b; ackOf is the number of the request whose acknowledgement ends it,
 // -1 for the last one.
-func (c *Conn) do(b *Batch, ackOf int, ignore unix.Errno, f func(uint16, []byte)) (int, error) {
+func (c *Conn) do(b *Batch, ackOf int, ignore unix.Errno, f func(uint16, []byte)) error {
 	if len(b.names) == 0 {
-		return 0, nil
+		return nil
 	}
 	b.finish()
 	if ackOf < 0 {
@@ -129,16 +125,16 @@ func (c *Conn) do(b *Batch, ackOf int, ignore unix.Errno, f func(uint16, []byte)
 	}
 	b.setAck(ackOf)
 	if err := c.send(b.buf); err != nil {
-		return 0, errs.New(errs.Unknown, "%s: %w", b.names[0], err)
+		return errs.New(errs.Unknown, "%s: %w", b.names[0], err)
 	}
 	var first error
 	for {
 		p, err := c.recv()
 		if err != nil {
 			if first != nil {
-				return 0, first // a transaction that failed early ends without its acknowledgement
+				return first // a transaction that failed early ends without its acknowledgement
 			}
-			return 0, errs.New(errs.Unknown, "%s: %w", b.names[len(b.names)-1], err)
+			return errs.New(errs.Unknown, "%s: %w", b.names[len(b.names)-1], err)
 		}
 		for len(p) >= unix.NLMSG_HDRLEN {
 			n := int(binary.NativeEndian.Uint32(p))
@@ -166,7 +162,7 @@ func (c *Conn) do(b *Batch, ackOf int, ignore unix.Errno, f func(uint16, []byte)
 			}
 			if seq == ackOf || ackOf < len(b.names) && no != 0 {
 				// A transaction stops at an error; what else it reports is of the same cause.
-				return seq, first
+				return first
 			}
 		}
 	}

@@ -202,7 +202,7 @@ func hostOf(a net.Addr) net.IP {
 
 // serveStream answers questions that have their length in front (RFC 1035, 4.2.2).
 func serveStream(c net.Conn, answer func([]byte) []byte) {
-	defer c.Close() //nolint:errcheck // whoever is cut off asks again
+	defer c.Close()
 	for {
 		_ = c.SetDeadline(time.Now().Add(30 * time.Second)) // a closed one fails below
 		var size [2]byte
@@ -448,11 +448,11 @@ func (u *upstream) ask(q []byte, servers []string, proto string) []byte {
 }
 
 func exchange(q []byte, server, proto string) ([]byte, error) {
-	c, err := net.DialTimeout(proto, net.JoinHostPort(server, strconv.Itoa(53)), askTime)
+	c, err := (&net.Dialer{Timeout: askTime}).DialContext(background(), proto, net.JoinHostPort(server, strconv.Itoa(53)))
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()                            //nolint:errcheck // the answer is here
+	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(askTime)) // a closed one fails below
 	if proto == "tcp" {
 		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...)); err != nil {
@@ -483,7 +483,7 @@ func exchange(q []byte, server, proto string) ([]byte, error) {
 
 // serveFlow answers the questions of one UDP flow to the uplink's name server.
 func (u *upstream) serveFlow(c net.Conn) {
-	defer c.Close() //nolint:errcheck // at its end
+	defer c.Close()
 	buf := make([]byte, 65536)
 	for {
 		_ = c.SetReadDeadline(time.Now().Add(dnsFlowTime)) // a closed one fails below

@@ -72,7 +72,7 @@ func (u *uplink) tcpOut(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	out, err := net.DialTimeout("tcp", (&net.TCPAddr{IP: to, Port: int(id.LocalPort)}).String(), dialTime)
+	out, err := (&net.Dialer{Timeout: dialTime}).DialContext(background(), "tcp", (&net.TCPAddr{IP: to, Port: int(id.LocalPort)}).String())
 	if err != nil {
 		r.Complete(true)
 		return

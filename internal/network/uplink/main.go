@@ -1,7 +1,9 @@
 package uplink
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -152,7 +154,7 @@ func (s *server) talk(c *client) {
 	var files []*os.File
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(c.fd, buf, oob, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil || n == 0 {
@@ -277,8 +279,8 @@ func hostAddr(six bool) net.IP {
 		network, to = "udp6", "[2001:db8::1]:9"
 	}
 	// Nothing is sent: the kernel only chooses the address (ip(7)).
-	if c, err := net.Dial(network, to); err == nil {
-		defer c.Close() //nolint:errcheck // nothing was sent
+	if c, err := new(net.Dialer).DialContext(background(), network, to); err == nil {
+		defer c.Close()
 		if a, ok := c.LocalAddr().(*net.UDPAddr); ok && !a.IP.IsLoopback() {
 			return a.IP
 		}
@@ -293,4 +295,10 @@ func hostAddr(six bool) net.IP {
 		}
 	}
 	return nil
+}
+
+// background is the context of what this process does: it is a main of its own,
+// and nobody can give up on its behalf.
+func background() context.Context {
+	return context.Background() //nolint:forbidigo // of a role, which is a main
 }

@@ -32,7 +32,7 @@ type published struct {
 
 // publish serves the socket f, which the monitor has bound. It owns f.
 func (u *uplink) publish(p *container.Published, f *os.File) (*published, error) {
-	defer f.Close() //nolint:errcheck // package net makes a copy
+	defer f.Close()
 	ip := net.ParseIP(p.To)
 	if ip == nil {
 		return nil, errs.New(errs.Invalid, "published port %d: leads to %q", p.HostPort, p.To)
@@ -124,7 +124,7 @@ func isTemporary(err error) bool {
 }
 
 func (q *published) connect(c net.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	ctx, cancel := context.WithTimeout(background(), dialTime)
 	defer cancel()
 	from := tcpip.FullAddress{}
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
