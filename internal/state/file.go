@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -108,14 +109,23 @@ func SyncDir(dir string) error {
 }
 
 // ReadFile reads a whole record. A file larger than any record can be is Corrupt.
-func ReadFile(path string) ([]byte, error) {
+func ReadFile(path string) ([]byte, error) { return readFile(path, make([]byte, 0, readSize)) }
+
+// readSize is the room for a file that is read: most records fit.
+const readSize = 4096
+
+// buffers are used again by ReadJSON: who lists a thousand containers would
+// otherwise have the kernel clear a thousand pages.
+var buffers sync.Pool
+
+// readFile is ReadFile into buf, or where that leads when it is too small.
+func readFile(path string, buf []byte) ([]byte, error) {
 	// O_NONBLOCK: a FIFO in a record's place must not hang whoever lists it.
 	fd, err := openRetry(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd) //nolint:errcheck // read only; nothing to lose
-	buf := make([]byte, 0, 4096)
 	for {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
@@ -160,7 +170,13 @@ func WriteJSON(path string, v any, durable bool) error {
 // ReadJSON fills v from the record at path. A missing file is NotFound; one that
 // is empty, cut off, followed by other data or of another shape is Corrupt.
 func ReadJSON(path string, v any) error {
-	data, err := ReadFile(path)
+	room, ok := buffers.Get().(*[]byte)
+	if !ok {
+		b := make([]byte, 0, readSize)
+		room = &b
+	}
+	data, err := readFile(path, *room)
+	defer buffers.Put(room) // both parsers copy what they keep
 	if errors.Is(err, fs.ErrNotExist) {
 		return errs.As(errs.NotFound, err)
 	}
