@@ -28,6 +28,16 @@ func (s *Store) ensureDevice(rt *netlink.Conn, ns *os.File, n *Network) (index i
 		if index, err = s.makeBridge(rt, ns, n); err != nil {
 			return 0, nil, errs.New(errs.Unknown, "network %s: %w", n.Name, err)
 		}
+	} else if !s.env.Rootless {
+		// The bridge may be that of another store (ISLE_ROOT), which has other
+		// subnets, or somebody may have taken its addresses away.
+		for i := range n.Subnets {
+			b := netlink.NewBatch()
+			b.AddAddr(index, n.Subnets[i].Gateway.Bytes(), n.Subnets[i].Subnet.Bits())
+			if err := rt.Try(b, unix.EEXIST); err != nil {
+				return 0, nil, errs.New(errs.Unknown, "network %s: %w", n.Name, err)
+			}
+		}
 	}
 	if s.env.Rootless {
 		return index, nil, nil // the namespace was made for it
