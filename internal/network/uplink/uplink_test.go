@@ -225,36 +225,6 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
-// TestHelperDies: the next helper is told everything again.
-func TestHelperDies(t *testing.T) {
-	r := newRig(t)
-	r.start()
-	b := r.box(container.Config{Publish: []string{"80"}})
-	port := int(b.a.State.Ports[0].HostPort)
-	r.sees(nil, "tcp", "127.0.0.1", port, network.UplinkHost)
-	if err := unix.Shutdown(r.listen, unix.SHUT_RDWR); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-r.done; err != nil {
-		t.Fatal(err)
-	}
-	// The old one's packet socket and listeners go with its process; here it is
-	// only told that the container is gone.
-	_ = unix.Shutdown(int(b.a.Helper().Fd()), unix.SHUT_RDWR)
-	r.start()
-	if err := b.a.Revive(); err != nil {
-		t.Fatal(err)
-	}
-	// Both helpers live in this process: for a moment the old one's listener may
-	// still take a connection, which it then drops.
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if got, err := ask(nil, "tcp", "127.0.0.1", port); err == nil && got == network.UplinkHost {
-			break
-		}
-	}
-	r.sees(nil, "tcp", "127.0.0.1", port, network.UplinkHost)
-}
-
 func TestNames(t *testing.T) {
 	r := newRig(t)
 	r.start()
