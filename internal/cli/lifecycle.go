@@ -111,32 +111,19 @@ func cmdAttach(c *call) func() error {
 }
 
 func cmdStop(c *call) func() error {
-	var o struct {
-		signal  string
-		timeout *int
-	}
-	c.flags = []flag{
-		{name: "signal", short: 's', v: (*stringVar)(&o.signal), help: "Signal to send (the container's own by default)"},
-		{name: "time", v: intPtrVar{&o.timeout}, hidden: true},
-		{name: "timeout", short: 't', v: intPtrVar{&o.timeout}, help: "Seconds to wait before the container is killed; -1 never"},
-	}
-	return func() error {
-		if o.signal != "" {
-			if _, err := container.ParseSignal(o.signal); err != nil {
-				return err
-			}
-		}
-		eng, err := c.engine()
-		if err != nil {
-			return err
-		}
-		return c.eachAtOnce(func(ref string) (string, error) {
-			return ref, eng.Stop(c.ctx, ref, o.signal, o.timeout)
-		})
-	}
+	return stopping(c, func(eng conductor, ref, signal string, timeout *int) error {
+		return eng.Stop(c.ctx, ref, signal, timeout)
+	})
 }
 
 func cmdRestart(c *call) func() error {
+	return stopping(c, func(eng conductor, ref, signal string, timeout *int) error {
+		return eng.Restart(c.ctx, ref, signal, timeout)
+	})
+}
+
+// stopping is a command that stops containers, with the flags for how.
+func stopping(c *call, do func(eng conductor, ref, signal string, timeout *int) error) func() error {
 	var o struct {
 		signal  string
 		timeout *int
@@ -157,7 +144,7 @@ func cmdRestart(c *call) func() error {
 			return err
 		}
 		return c.eachAtOnce(func(ref string) (string, error) {
-			return ref, eng.Restart(c.ctx, ref, o.signal, o.timeout)
+			return ref, do(eng, ref, o.signal, o.timeout)
 		})
 	}
 }

@@ -187,14 +187,10 @@ func (m *monitor) removeSocket() {
 	}
 }
 
-// Bury takes a container away: its directory moves out of the way in one step
-// (the moment at which it is gone), its name is free, its runtime directory is
-// removed, and with volumes so are the volumes that were made for it alone. The
-// caller holds its lock, or there is none, and removes the tree grave.
-func Bury(env config.Env, rec *container.Record, volumes bool) (grave string, err error) {
-	return bury(env, rec, volumes, true)
-}
-
+// bury takes a container away: its directory moves out of the way in one step
+// (the moment at which it is gone), its name is free, with run its runtime
+// directory is removed, and with volumes so are the volumes that were made for
+// it alone. The caller holds its lock, or there is none, and removes the tree grave.
 func bury(env config.Env, rec *container.Record, volumes, run bool) (grave string, err error) {
 	grave = filepath.Join(env.Tmp(), "rm-"+rec.ID)
 	if err := os.Rename(env.Container(rec.ID), grave); err != nil {
