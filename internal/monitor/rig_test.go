@@ -202,6 +202,13 @@ func (r *rig) create(cfg container.Config) string {
 		cfg.Network = "none"
 	}
 	rec := container.Record{ID: id, Created: time.Now().UTC(), Config: cfg, Image: container.Image{ID: r.layer, Ref: "test", Layers: []string{r.layer}}}
+	// As the engine does: a monitor that ends meanwhile sweeps what has no record
+	// and no lock.
+	lock, err := Lock(r.env, id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer lock.Close()
 	dir := r.env.Container(id)
 	for _, d := range []string{dir, dir + "/upper", dir + "/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
