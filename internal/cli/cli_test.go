@@ -70,7 +70,7 @@ func TestCommands(t *testing.T) {
 			{"start -a aa", 0, "hi\n", ""},
 			{"start -a bb", 9, "", ""},
 			{"start -a aa bb", 1, "", "isle: you cannot start and attach multiple containers at once\n"},
-			{"start --checkpoint x aa", 1, "", "isle: checkpoints are not supported\n"},
+			{"start --checkpoint x aa", 125, "", "isle: --checkpoint: checkpoints are not supported\n"},
 			{"container start aa", 0, "aa\n", ""},
 			{"container rm -f aa bb", 0, "aa\nbb\n", ""},
 		},

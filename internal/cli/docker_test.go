@@ -420,13 +420,19 @@ var helpFlag = regexp.MustCompile(`(?m)^ {2}(?:-(\w), | {4})--([a-z0-9-]+)(?: (\
 func TestHelpLikeDocker(t *testing.T) {
 	d := newDockerAPI(t)
 	dir := t.TempDir()
-	// Flags that only isle has.
-	more := map[string]bool{"run --cgroup-conf": true, "run --time": true, "run --time-offset": true, "create --cgroup-conf": true, "create --time": true, "create --time-offset": true}
+	// Commands and flags that only isle has.
+	more := map[string]bool{}
+	own := map[string]bool{}
+	for _, s := range readCompat(t) {
+		own[s.paths[0]] = s.verdict == "isle only"
+		for name, f := range s.flags {
+			more[s.paths[0]+" --"+name] = f.verdict == "isle only"
+		}
+	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 4)
 	for _, cmd := range commands() {
-		switch cmd.paths[0] {
-		case "completion", "help", "__complete":
+		if own[cmd.paths[0]] || cmd.paths[0] == "__complete" {
 			continue
 		}
 		wg.Go(func() {

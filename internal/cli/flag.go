@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/errs"
 )
 
 // A flag is one option of a command. The table of a command's flags is built
@@ -132,6 +133,9 @@ func findShort(flags []flag, c byte) *flag {
 
 func (f *flag) take(val string) error {
 	if err := f.v.Set(val); err != nil {
+		if _, ok := f.v.(refusedVar); ok {
+			return errs.WithExit(fmt.Errorf("--%s: %w", f.name, err), errs.ExitEngine)
+		}
 		name := "--" + f.name
 		if f.short != 0 {
 			name = "-" + string(rune(f.short)) + ", " + name

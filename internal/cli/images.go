@@ -14,9 +14,9 @@ import (
 
 func cmdImages(c *call) func() error {
 	var o struct {
-		all, digests, noTrunc, quiet, tree bool
-		filter                             engine.Filter
-		format                             string
+		all, digests, noTrunc, quiet bool
+		filter                       engine.Filter
+		format                       string
 	}
 	c.flags = []flag{
 		{name: "all", short: 'a', v: (*boolVar)(&o.all), help: "Show all images (the same: isle keeps no intermediate images)"},
@@ -25,12 +25,9 @@ func cmdImages(c *call) func() error {
 		{name: "format", v: (*stringVar)(&o.format), help: formatHelp},
 		{name: "no-trunc", v: (*boolVar)(&o.noTrunc), help: "Do not shorten the output"},
 		{name: "quiet", short: 'q', v: (*boolVar)(&o.quiet), help: "Show image IDs only"},
-		{name: "tree", v: (*boolVar)(&o.tree), help: "Refused: each image is kept for one platform"},
+		refuse("tree", "", "each image is kept for one platform"),
 	}
 	return func() error {
-		if o.tree {
-			return errs.New(errs.Unsupported, "--tree: each image is kept for one platform")
-		}
 		if len(c.args) == 1 {
 			if o.filter == nil {
 				o.filter = engine.Filter{}

@@ -14,19 +14,15 @@ func cmdStart(c *call) func() error {
 	var o struct {
 		attach, stdin bool
 		detachKeys    string
-		checkpoint    string
 	}
 	c.flags = []flag{
 		{name: "attach", short: 'a', v: (*boolVar)(&o.attach), help: "Attach STDOUT and STDERR, and pass signals on"},
-		{name: "checkpoint", v: (*stringVar)(&o.checkpoint), help: "Refused: checkpoints are not supported", hidden: true},
-		{name: "checkpoint-dir", v: (*stringVar)(&o.checkpoint), help: "Refused: checkpoints are not supported", hidden: true},
+		hidden(refuse("checkpoint", "string", "checkpoints are not supported")),
+		hidden(refuse("checkpoint-dir", "string", "checkpoints are not supported")),
 		{name: "detach-keys", v: (*stringVar)(&o.detachKeys), help: "Keys that detach from the container (default ctrl-p,ctrl-q)"},
 		{name: "interactive", short: 'i', v: (*boolVar)(&o.stdin), help: "Attach the container's STDIN"},
 	}
 	return func() error {
-		if o.checkpoint != "" {
-			return errs.New(errs.Unsupported, "checkpoints are not supported")
-		}
 		if err := checkKeys(o.detachKeys); err != nil {
 			return err
 		}

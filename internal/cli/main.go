@@ -187,6 +187,9 @@ func (a *app) dispatch(args []string) error {
 func (a *app) command(args []string) error {
 	cmd, path, rest := find(args)
 	if cmd == nil {
+		if err := refusal(args); err != nil {
+			return err
+		}
 		if isGroup(args[0]) {
 			return a.group(args)
 		}

@@ -44,16 +44,16 @@ func cmdNetworkCreate(c *call) func() error {
 	var subnets, gateways, ranges wordsVar
 	var labels, aux listVar
 	var options mapVar
-	ipv4, attachable, ingress, configOnly := true, false, false, false
-	var scope, configFrom, ipam string
+	ipv4, attachable := true, false
+	var scope, ipam string
 	c.flags = []flag{
 		{name: "attachable", v: (*boolVar)(&attachable), help: "Accepted: every network can be joined by hand"},
 		{name: "aux-address", v: funcVar{"map", aux.Set}, help: "Address that no container gets (name=IP)", def: "map[]"},
-		{name: "config-from", v: (*stringVar)(&configFrom), help: "Refused: for swarms"},
-		{name: "config-only", v: (*boolVar)(&configOnly), help: "Refused: for swarms"},
+		refuse("config-from", "string", "for swarms"),
+		refuse("config-only", "", "for swarms"),
 		{name: "driver", short: 'd', v: (*stringVar)(&r.Driver), help: "Driver (bridge, macvlan, ipvlan)", def: `"bridge"`},
 		{name: "gateway", v: &gateways, help: "The host's address on the network"},
-		{name: "ingress", v: (*boolVar)(&ingress), help: "Refused: for swarms"},
+		refuse("ingress", "", "for swarms"),
 		{name: "internal", v: (*boolVar)(&r.Internal), help: "No way out of the network, and none in"},
 		{name: "ip-range", v: &ranges, help: "Give addresses out of this part of the subnet"},
 		{name: "ipam-driver", v: (*stringVar)(&ipam), help: "Who chooses addresses; only \"default\"", def: `"default"`},
@@ -67,7 +67,7 @@ func cmdNetworkCreate(c *call) func() error {
 	}
 	return func() error {
 		switch {
-		case ingress, configOnly, configFrom != "", scope != "" && scope != "local":
+		case scope != "" && scope != "local":
 			return errs.New(errs.Unsupported, "network create: swarm networks are not supported")
 		case ipam != "" && ipam != "default":
 			return errs.New(errs.NotFound, "ipam driver %q: not found", ipam)

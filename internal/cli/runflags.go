@@ -61,8 +61,8 @@ func (o *containerFlags) flags() []flag {
 		{name: "cgroup-parent", v: (*stringVar)(&c.CgroupParent), help: "Parent cgroup for the container"},
 		{name: "cgroupns", v: (*stringVar)(&c.Cgroupns), help: "Cgroup namespace (host, private, container:NAME, ns:PATH)"},
 		{name: "cidfile", v: (*stringVar)(&c.CidFile), help: "Write the container ID to this file"},
-		{name: "cpu-count", v: windowsOnly("cpu-count", "int"), help: "CPU count (Windows only)", hidden: true},
-		{name: "cpu-percent", v: windowsOnly("cpu-percent", "int"), help: "CPU percent (Windows only)", hidden: true},
+		hidden(refuse("cpu-count", "int", "only for Windows")),
+		hidden(refuse("cpu-percent", "int", "only for Windows")),
 		{name: "cpu-period", v: (*int64Var)(&r.CPUPeriod), help: "CPU scheduler (CFS) period in microseconds"},
 		{name: "cpu-quota", v: (*int64Var)(&r.CPUQuota), help: "CPU scheduler (CFS) quota in microseconds a period"},
 		{name: "cpu-rt-period", v: (*int64Var)(&r.CPURTPeriod), help: "Real-time CPU period in microseconds"},
@@ -98,8 +98,8 @@ func (o *containerFlags) flags() []flag {
 		{name: "hostname", short: 'h', v: (*stringVar)(&c.Hostname), help: "Host name inside the container"},
 		{name: "init", v: (*boolVar)(&c.Init), help: "Run an init as PID 1 that reaps processes and passes signals on"},
 		{name: "interactive", short: 'i', v: (*boolVar)(&c.OpenStdin), help: "Keep STDIN open even if not attached"},
-		{name: "io-maxbandwidth", v: windowsOnly("io-maxbandwidth", "bytes"), help: "IO bandwidth limit of the system drive (Windows only)", hidden: true},
-		{name: "io-maxiops", v: windowsOnly("io-maxiops", "uint"), help: "IO operations limit of the system drive (Windows only)", hidden: true},
+		hidden(refuse("io-maxbandwidth", "bytes", "only for Windows")),
+		hidden(refuse("io-maxiops", "uint", "only for Windows")),
 		{name: "ip", v: (*stringVar)(&c.IPAddress), help: "IPv4 address (e.g., 172.30.100.104)"},
 		{name: "ip6", v: (*stringVar)(&c.IP6Address), help: "IPv6 address (e.g., 2001:db8::33)"},
 		{name: "ipc", v: (*stringVar)(&c.IPC), help: "IPC namespace (host, private, shareable, none, container:NAME, ns:PATH)"},
@@ -148,7 +148,7 @@ func (o *containerFlags) flags() []flag {
 		{name: "tmpfs", v: (*listVar)(&o.tmpfs), help: "Mount a tmpfs (path[:options])"},
 		{name: "tty", short: 't', v: (*boolVar)(&c.TTY), help: "Allocate a pseudo-TTY"},
 		{name: "ulimit", v: funcVar{"ulimit", o.ulimit}, help: "Resource limits (name=soft[:hard])", def: "[]"},
-		{name: "use-api-socket", v: funcVar{"", apiSocket}, help: "Refused: the container would be given all of the caller's containers"},
+		refuse("use-api-socket", "", "the container would be given all of the caller's containers"),
 		{name: "user", short: 'u', v: (*stringVar)(&c.User), help: "User inside (<name|uid>[:<group|gid>])"},
 		{name: "userns", v: (*stringVar)(&c.Userns), help: "User namespace (host, private, auto, keep-id[:uid=N,gid=N], container:NAME, ns:PATH)"},
 		{name: "uts", v: (*stringVar)(&c.UTS), help: "UTS namespace (host, private, container:NAME, ns:PATH)"},
@@ -322,19 +322,6 @@ func isolation(s string) error {
 		return nil
 	}
 	return errs.New(errs.Unsupported, "invalid isolation %q on linux; only \"default\" is supported", s)
-}
-
-func windowsOnly(name, word string) funcVar {
-	return funcVar{word, func(string) error {
-		return errs.New(errs.Unsupported, "\"--%s\" is only supported on windows", name)
-	}}
-}
-
-func apiSocket(s string) error {
-	if s == "false" {
-		return nil
-	}
-	return errs.New(errs.Unsupported, "isle has no API socket")
 }
 
 // config puts the parts together into a Config for image and its command.

@@ -38,33 +38,25 @@ func (c *call) volumer() (volumer, error) {
 func cmdVolumeCreate(c *call) func() error {
 	driver, name := "local", ""
 	var labels listVar
-	var opts, secrets mapVar
-	var cluster [4]string
-	var bytes [2]int64
-	var topology [2][]string
-	const swarm = "Refused: volumes of a swarm"
+	var opts mapVar
+	const swarm = "volumes of a swarm"
 	c.flags = []flag{
-		{name: "availability", v: (*stringVar)(&cluster[0]), help: swarm, def: `"active"`},
+		refuse("availability", "string", swarm),
 		{name: "driver", short: 'd', v: (*stringVar)(&driver), help: "Volume driver; there is one", def: `"local"`},
-		{name: "group", v: (*stringVar)(&cluster[1]), help: swarm},
+		refuse("group", "string", swarm),
 		{name: "label", v: &labels, help: "Set metadata"},
-		{name: "limit-bytes", v: (*bytesVar)(&bytes[0]), help: swarm},
+		refuse("limit-bytes", "bytes", swarm),
 		{name: "name", v: (*stringVar)(&name), help: "Old spelling of the argument", hidden: true},
 		{name: "opt", short: 'o', v: &opts, help: "Options of the driver", def: "map[]"},
-		{name: "required-bytes", v: (*bytesVar)(&bytes[1]), help: swarm},
-		{name: "scope", v: (*stringVar)(&cluster[2]), help: swarm, def: `"single"`},
-		{name: "secret", v: &secrets, help: swarm, def: "map[]"},
-		{name: "sharing", v: (*stringVar)(&cluster[3]), help: swarm, def: `"none"`},
-		{name: "topology-preferred", v: (*listVar)(&topology[0]), help: swarm},
-		{name: "topology-required", v: (*listVar)(&topology[1]), help: swarm},
-		{name: "type", v: (*stringVar)(new(string)), help: swarm, def: `"block"`},
+		refuse("required-bytes", "bytes", swarm),
+		refuse("scope", "string", swarm),
+		refuse("secret", "map", swarm),
+		refuse("sharing", "string", swarm),
+		refuse("topology-preferred", "list", swarm),
+		refuse("topology-required", "list", swarm),
+		refuse("type", "string", swarm),
 	}
 	return func() error {
-		for i := range c.flags {
-			if f := &c.flags[i]; f.set && f.help == swarm {
-				return errs.New(errs.Unsupported, "--%s: volumes of a swarm are not supported", f.name)
-			}
-		}
 		if len(c.args) == 1 {
 			if name != "" {
 				return errs.New(errs.Invalid, "conflicting options: cannot specify a volume-name through both --name and as a positional arg")
@@ -126,20 +118,17 @@ func (c *call) inspectVolume(name string) (any, error) {
 
 func cmdVolumeList(c *call) func() error {
 	var o struct {
-		cluster, quiet bool
-		filter         engine.Filter
-		format         string
+		quiet  bool
+		filter engine.Filter
+		format string
 	}
 	c.flags = []flag{
-		{name: "cluster", v: (*boolVar)(&o.cluster), help: "Refused: volumes of a swarm"},
+		refuse("cluster", "", "volumes of a swarm"),
 		{name: "filter", short: 'f', v: (*filterVar)(&o.filter), help: `Show those only that match ("dangling=true", driver, label, name)`},
 		{name: "format", v: (*stringVar)(&o.format), help: formatHelp},
 		{name: "quiet", short: 'q', v: (*boolVar)(&o.quiet), help: "Show names only"},
 	}
 	return func() error {
-		if o.cluster {
-			return errs.New(errs.Unsupported, "--cluster: volumes of a swarm are not supported")
-		}
 		eng, err := c.volumer()
 		if err != nil {
 			return err

@@ -99,7 +99,7 @@ func TestVolumeCommands(t *testing.T) {
 		call string
 	}{
 		{args: []string{"volume", "create", "--label", "a=b", "-d", "local", "x1"}, want: result{0, "x1\n", ""}, call: "volume create x1 local map[a:b] map[]"},
-		{args: []string{"volume", "create", "--type", "mount", "x"}, want: result{1, "", "isle: --type: volumes of a swarm are not supported\n"}},
+		{args: []string{"volume", "create", "--type", "mount", "x"}, want: result{125, "", "isle: --type: volumes of a swarm\n"}},
 		{args: []string{"volume", "rm", "nope", "data"}, want: result{1, "data\n", "isle: get nope: no such volume\n"}},
 		{args: []string{"volume", "rm", "-f", "nope"}, want: result{0, "nope\n", ""}},
 		{args: []string{"volume", "prune"}, in: "n\n", want: result{0, "WARNING! This will remove anonymous local volumes not used by at least one container.\nAre you sure you want to continue? [y/N] ", ""}},
