@@ -119,21 +119,81 @@ func allowsAll(rules []deviceRule) bool {
 	return true
 }
 
-// writeDevicesV1 gives the rules to the v1 controller, which reads them in order
-// as well. It knows no rule for both kinds at once but the one for everything.
+// writeDevicesV1 gives the rules to the v1 controller. It knows no rule for both
+// kinds at once but the one for everything, and it keeps a list of exceptions
+// from that one, in which a rule finds only those with the very same numbers
+// (Documentation/admin-guide/cgroup-v1/devices.rst).
 func writeDevicesV1(d dir, rules []deviceRule) error {
-	for _, r := range rules {
-		file := "devices.deny"
-		if r.allow {
-			file = "devices.allow"
+	base, exceptions, err := devicesV1(rules)
+	if err != nil {
+		return err
+	}
+	write := func(file, line string) error { return fail("device rule "+line, d.write(file, line)) }
+	first, other := "devices.deny", "devices.allow"
+	if base {
+		first, other = other, first
+	}
+	if len(rules) > 0 {
+		if err := write(first, "a"); err != nil {
+			return err
 		}
+	}
+	for _, r := range exceptions {
 		for _, line := range r.lines() {
-			if err := d.write(file, line); err != nil {
-				return fail("device rule "+line, err)
+			if err := write(other, line); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// devicesV1 turns rules of which the last one wins into one about everything and
+// the exceptions from it.
+func devicesV1(rules []deviceRule) (base bool, exceptions []deviceRule, err error) {
+	base = true // as on v1 before any rule
+	for _, r := range rules {
+		if r.everything() {
+			base, exceptions = r.allow, nil
+			continue
+		}
+		kinds := []byte{r.kind}
+		if r.kind == 'a' {
+			kinds = []byte{'b', 'c'}
+		}
+		for _, r.kind = range kinds {
+			if exceptions, err = r.addTo(base, exceptions); err != nil {
+				return false, nil, err
+			}
+		}
+	}
+	return base, exceptions, nil
+}
+
+// addTo adds a rule to a list of exceptions, or takes it away from them.
+func (r deviceRule) addTo(base bool, list []deviceRule) ([]deviceRule, error) {
+	covers := func(a, b int64) bool { return a < 0 || a == b }
+	meets := func(a, b int64) bool { return a < 0 || b < 0 || a == b }
+	out := list[:0:len(list)]
+	for _, e := range list {
+		switch {
+		case e.kind != r.kind:
+		case r.allow != base && e.major == r.major && e.minor == r.minor:
+			r.access |= e.access
+			continue
+		case r.allow == base && covers(r.major, e.major) && covers(r.minor, e.minor):
+			if e.access &^= r.access; e.access == 0 {
+				continue
+			}
+		case r.allow == base && meets(r.major, e.major) && meets(r.minor, e.minor) && r.access&e.access != 0:
+			return nil, errs.New(errs.Unsupported, "device rule %s: cgroup v1 cannot take a part out of %s", r.lines()[0], e.lines()[0])
+		}
+		out = append(out, e)
+	}
+	if r.allow != base {
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 func (r deviceRule) lines() []string {

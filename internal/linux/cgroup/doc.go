@@ -34,6 +34,12 @@
 //	                                               put children there, and which holds the unit
 //	nothing of that                                an error that says what is missing, with hints
 //
+// That is for the engine. For an OCI runtime ([Host.CreateOCI]) the place is the
+// one that linux.cgroupsPath names, in every hierarchy there is, whether a limit
+// needs it or not: callers look there by themselves, to count, to freeze and to
+// nest. Rules and limits are then what other runtimes make of them. A systemd
+// unit, which wants a process, is made in Attach.
+//
 // # Joining
 //
 // Writing a pid into cgroup.procs of a v1 hierarchy takes a global lock whose

@@ -26,6 +26,7 @@ type Group struct {
 	paths    Paths
 	dir      *os.File
 	warnings []string
+	start    func(pid int) error // makes what can only be made for a process (systemd units)
 }
 
 // Paths says where a Group is, in a form that can be kept in a file.
@@ -131,6 +132,12 @@ func (g *Group) JoinFiles() ([]*os.File, error) {
 // after it was taken. For a process that was born into the v2 group and joined
 // the others by itself it only looks.
 func (g *Group) Attach(pid int) error {
+	if g.start != nil {
+		if err := g.start(pid); err != nil {
+			return fmt.Errorf("unable to apply cgroup configuration: %w", err)
+		}
+		g.start = nil
+	}
 	if g.Empty() {
 		return nil
 	}
@@ -256,6 +263,8 @@ func (g *Group) Kill() error {
 	if v2 := dir(g.paths.V2); v2 != "" {
 		err := v2.write(killFile, "1")
 		switch {
+		case err == nil && g.paths.V1["freezer"] != "" && frozen(dir(g.paths.V1["freezer"])):
+			return g.Thaw() // v1 keeps frozen processes from dying
 		case err == nil, !v2.exists("cgroup.procs"):
 			return nil
 		case !errors.Is(err, unix.ENOENT):
@@ -307,7 +316,7 @@ func (g *Group) freeze(on bool) error {
 	var write, done func() error
 	var settled func() (bool, error)
 	switch {
-	case v2 != "" && v2.exists("cgroup.freeze"):
+	case v1 == "" && v2 != "" && v2.exists("cgroup.freeze"):
 		write = func() error { return v2.write("cgroup.freeze", number) }
 		settled = func() (bool, error) {
 			text, err := v2.read("cgroup.events")
@@ -361,6 +370,12 @@ func (g *Group) Delete() error {
 		if err == nil {
 			// Parents made for --cgroup-parent go with the last that lived there.
 			for p := d.up(); p.marked() && unix.Rmdir(string(p)) == nil; p = p.up() {
+			}
+		}
+		if own := g.paths.Unit; err == nil && own != "" && d.base() == own {
+			if mgr, derr := dial(hostUID() != 0); derr == nil {
+				mgr.stopUnit(own)
+				mgr.close()
 			}
 		}
 		if err == nil && d.exists("cgroup.procs") {

@@ -145,8 +145,8 @@ func start(t *testing.T, g *Group, work string) *proc {
 		t.Fatal(err)
 	}
 	script := ""
-	for i := range files {
-		script += fmt.Sprintf("echo 0 >&%d; ", i+3)
+	for _, f := range files { // by name: a shell knows descriptors of one digit only
+		script += fmt.Sprintf("echo 0 >%s; ", f.Name())
 	}
 	cmd := exec.Command("/bin/sh", "-c", script+`exec "$0"`, "/proc/self/exe")
 	exe, err := os.Executable()
@@ -154,7 +154,6 @@ func start(t *testing.T, g *Group, work string) *proc {
 		t.Fatal(err)
 	}
 	cmd.Args[3] = exe
-	cmd.ExtraFiles = files
 	cmd.Env = append(os.Environ(), workVar+"="+work, "GOGC=off")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if f := g.File(); f != nil {

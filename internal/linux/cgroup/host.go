@@ -124,7 +124,8 @@ func (h *Host) locate(list []membership, controller string) (location, error) {
 	}
 	mount := h.v2mount
 	if controller != "" {
-		for _, name := range []string{m.controllers, controller} {
+		mount = ""
+		for _, name := range []string{m.controllers, strings.TrimPrefix(controller, "name=")} {
 			if fsType(usual+"/"+name) == unix.CGROUP_SUPER_MAGIC {
 				mount = dir(usual + "/" + name)
 				break

@@ -62,7 +62,7 @@ func needs(r *specs.LinuxResources, update bool) []need {
 			out = append(out, need{"cpu", "cpu period"})
 		case c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 || c.RealtimePeriod != nil && *c.RealtimePeriod != 0:
 			out = append(out, need{"cpu", "cpu realtime limit"})
-		case c.Burst != nil && *c.Burst != 0:
+		case c.Burst != nil && (*c.Burst != 0 || update):
 			out = append(out, need{"cpu", "cpu burst"})
 		case c.Idle != nil && (*c.Idle != 0 || update):
 			out = append(out, need{"cpu", "cpu idle"})

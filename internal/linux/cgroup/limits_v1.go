@@ -79,6 +79,9 @@ func (g *Group) memoryV1(d dir, m *specs.LinuxMemory) error {
 			return fail("memory reservation "+size(*m.Reservation), err)
 		}
 	}
+	if m.Swappiness != nil && *m.Swappiness > 100 && int64(*m.Swappiness) != -1 { // -1: leave it
+		return errs.New(errs.Invalid, "invalid memory swappiness value: %d (valid range is 0-100)", *m.Swappiness)
+	}
 	if m.Swappiness != nil && *m.Swappiness <= 100 {
 		if err := d.write("memory.swappiness", strconv.FormatUint(*m.Swappiness, 10)); err != nil {
 			return fail("memory swappiness", err)
@@ -125,10 +128,8 @@ func cpuV1(d dir, c *specs.LinuxCPU) error {
 			return fail("cpu period "+strconv.FormatUint(*c.Period, 10), err)
 		}
 	}
-	if c.Burst != nil && *c.Burst != 0 {
-		if err := d.write("cpu.cfs_burst_us", strconv.FormatUint(*c.Burst, 10)); err != nil {
-			return fail("cpu burst", err)
-		}
+	if err := cpuBurst(d, "cpu.cfs_burst_us", c.Burst); err != nil {
+		return err
 	}
 	if c.Idle != nil {
 		if err := d.write("cpu.idle", strconv.FormatInt(*c.Idle, 10)); err != nil {

@@ -30,6 +30,9 @@ func (g *Group) memoryV2(d dir, m *specs.LinuxMemory) error {
 	if m.Swap != nil {
 		total = *m.Swap
 	}
+	if err := checkUsage(d, m); err != nil {
+		return err
+	}
 	swap, err := swapV2(d, limit, total)
 	if err != nil {
 		return err
@@ -141,12 +144,19 @@ func cpuV2(d dir, c *specs.LinuxCPU) error {
 			return fail("cpu limit "+value, err)
 		}
 	}
-	if c.Burst != nil && *c.Burst != 0 {
-		if err := d.write("cpu.max.burst", strconv.FormatUint(*c.Burst, 10)); err != nil {
-			return fail("cpu burst", err)
-		}
+	return cpuBurst(d, "cpu.max.burst", c.Burst)
+}
+
+// cpuBurst writes a burst. None is what a kernel older than 5.14 has anyhow.
+func cpuBurst(d dir, file string, burst *uint64) error {
+	if burst == nil {
+		return nil
 	}
-	return nil
+	err := d.write(file, strconv.FormatUint(*burst, 10))
+	if *burst == 0 && errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fail("cpu burst", err)
 }
 
 func (g *Group) ioV2(d dir, b *specs.LinuxBlockIO) error {
@@ -194,8 +204,11 @@ func unified(d dir, files map[string]string) error {
 		if err := checkUnified(name); err != nil {
 			return err
 		}
-		if err := d.write(name, files[name]); err != nil {
-			return fail("cgroup file "+name, err)
+		// Files with a line for each device take one at a time.
+		for line := range strings.Lines(files[name]) {
+			if err := d.write(name, strings.TrimSuffix(line, "\n")); err != nil {
+				return fail("cgroup file "+name, err)
+			}
 		}
 	}
 	return nil
@@ -203,6 +216,10 @@ func unified(d dir, files map[string]string) error {
 
 func checkUnified(name string) error {
 	controller, _, ok := strings.Cut(name, ".")
+	switch name {
+	case "cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure":
+		return nil // of the files without a controller, the ones that are settings
+	}
 	if !ok || controller == "" || controller == "cgroup" || strings.ContainsAny(name, "/\x00") {
 		return errs.New(errs.Invalid, "cgroup file %q: want CONTROLLER.FILE, as memory.high", name)
 	}
