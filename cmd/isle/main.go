@@ -16,6 +16,7 @@ import (
 	"github.com/isle-engine/isle/internal/cli"
 	"github.com/isle-engine/isle/internal/engine"
 	"github.com/isle-engine/isle/internal/monitor"
+	"github.com/isle-engine/isle/internal/ocicli"
 )
 
 // Every process that this binary can be, by the name it is called with.
@@ -25,7 +26,12 @@ func main() {
 		os.Exit(monitor.Main(os.Args))
 	case "isle-userns": // one piece of work inside the user's own user namespace
 		os.Exit(engine.UsernsMain(os.Args))
+	case "isle-oci", "runc": // the OCI runtime
+		os.Exit(ocicli.Main(os.Args))
 	default:
+		if len(os.Args) > 1 && os.Args[1] == "oci" {
+			os.Exit(ocicli.Main(append([]string{"isle oci"}, os.Args[2:]...)))
+		}
 		os.Exit(cli.Main(os.Args))
 	}
 }

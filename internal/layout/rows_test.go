@@ -15,6 +15,7 @@ import (
 var execAllowed = map[string]string{
 	"internal/linux/userns": "newuidmap and newgidmap are set-uid programs: only they may write the maps",
 	"internal/engine":       "starts the monitor and isled",
+	"internal/ocicli":       "hooks, ps and criu are programs",
 	"internal/monitor":      "starts helpers of the container it stays with",
 	"internal/image/pull":   "credential helpers are programs, as Docker defines them",
 	"internal/testenv":      "runs tests again",

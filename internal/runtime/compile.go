@@ -31,6 +31,9 @@ type compiler struct {
 	lsm         program.Slot
 	cwd         program.Slot
 	shield      *os.File
+	joined      *os.File   // an eventfd: the child has joined its v1 hierarchies
+	opened      []*os.File // needed until the program has started
+	path        string     // of the file to execute, where that is not the first argument
 	warnings    []error
 }
 
@@ -59,6 +62,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	p := c.p
 	p.LegacyClone = o.legacyClone
 	newRoot := c.ns.new&unix.CLONE_NEWNS != 0
+	late := newRoot && (o.Hooks != nil || o.NoPivot)
 
 	// The caller's thread: everything that is named in the host's terms. A
 	// caller without privilege leaves mounts to the child, which is root of the
@@ -87,6 +91,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 
 	// The child.
 	c.fork()
+	if err := c.join(); err != nil {
+		return nil, err
+	}
 	p.Meanwhile(c.meanwhile(out))
 	attached := func() { p.Await() }
 	if c.ns.stages {
@@ -114,7 +121,11 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		if err := c.sysctls(mounts); err != nil {
 			return nil, err
 		}
-		c.pivot(rootfs)
+		if late {
+			c.attachRoot(rootfs)
+		} else {
+			c.pivot(rootfs)
+		}
 		c.root = rootfs
 		p.Call(unix.SYS_UMASK, program.Int(0)) // modes below are meant as written
 		for i := range mounts {
@@ -153,6 +164,13 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 				c.mount(&mounts[i])
 			}
 		}
+		if o.Hooks != nil {
+			p.Step(program.Step{Verb: "hooks"})
+			p.Sync(program.Null, 0, func(pid int, _ []byte) error { return o.Hooks(pid) })
+		}
+		if late {
+			c.leave()
+		}
 		c.mask(s.Linux.MaskedPaths)
 		c.readonlyPaths(s.Linux.ReadonlyPaths)
 	}
@@ -170,7 +188,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	if err := p.Err(); err != nil {
 		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
-	out.warnings = c.warnings
+	out.warnings, out.opened = c.warnings, c.opened
 	return out, nil
 }
 
@@ -247,6 +265,29 @@ func (c *compiler) pivot(rootfs program.Arg) {
 	p.Step(program.Step{Verb: "change root"})
 	p.Call(unix.SYS_MOVE_MOUNT, rootfs, p.Empty(), program.CWD, p.String("/"), program.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	p.Call(unix.SYS_FCHDIR, rootfs)
+	p.Call(unix.SYS_PIVOT_ROOT, dot, dot)
+	p.Call(unix.SYS_UMOUNT2, dot, program.Int(unix.MNT_DETACH))
+}
+
+// attachRoot puts the root where it comes from, for hooks that look for it there.
+func (c *compiler) attachRoot(rootfs program.Arg) {
+	p := c.p
+	p.Step(program.Step{Verb: "root", Dst: c.s.Root.Path})
+	p.Call(unix.SYS_MOVE_MOUNT, rootfs, p.Empty(), program.CWD, p.String(c.s.Root.Path), program.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+// leave makes an attached root the root of the container.
+func (c *compiler) leave() {
+	p := c.p
+	dot := p.String(".")
+	p.Step(program.Step{Verb: "change root"})
+	p.Call(unix.SYS_FCHDIR, c.root)
+	if c.o.NoPivot {
+		p.Call(unix.SYS_MOUNT, dot, p.String("/"), program.Null, program.Int(unix.MS_MOVE), program.Null)
+		p.Call(unix.SYS_CHROOT, dot)
+		p.Call(unix.SYS_CHDIR, p.String("/"))
+		return
+	}
 	p.Call(unix.SYS_PIVOT_ROOT, dot, dot)
 	p.Call(unix.SYS_UMOUNT2, dot, program.Int(unix.MNT_DETACH))
 }

@@ -31,6 +31,12 @@ type ExecOptions struct {
 	// not privileged where they are; Exec falls back to it by itself.
 	Clone bool
 
+	// Path is the file to execute; "": the first argument.
+	Path string
+	// Inherit and Keyring are as in Options.
+	Inherit int
+	Keyring string
+
 	unshielded bool // see Options
 }
 
@@ -69,8 +75,8 @@ func Exec(t Target, pr *specs.Process, o ExecOptions) (*Process, error) {
 // compileExec is Compile for a process that joins.
 func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	c := &compiler{
-		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig, unshielded: o.unshielded},
-		process: pr, root: program.CWD,
+		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig, Inherit: o.Inherit, Keyring: o.Keyring, unshielded: o.unshielded},
+		process: pr, root: program.CWD, path: o.Path,
 	}
 	if err := c.checkProcess(pr); err != nil {
 		return nil, err
@@ -94,9 +100,19 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 		clone.PIDNS = t.Pidfd
 		flags &^= unix.CLONE_NEWPID
 	}
-	out := &Program{p: p, command: pr.Args[0], terminal: pr.Terminal, start: new(uint64), restarted: clones}
+	out := &Program{p: p, command: c.command(pr), terminal: pr.Terminal, start: new(uint64), restarted: clones}
 	p.Step(program.Step{Verb: "clone"})
 	p.Fork(clone)
+	affinity := specs.CPUAffinity{}
+	if pr.ExecCPUAffinity != nil {
+		affinity = *pr.ExecCPUAffinity
+	}
+	if err := c.affinity(affinity.Initial); err != nil {
+		return nil, err
+	}
+	if err := c.join(); err != nil {
+		return nil, err
+	}
 	p.Meanwhile(c.meanwhile(out))
 	c.openLSM(pr)
 	// Before the container's processes can see this one (see enter).
@@ -122,6 +138,10 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	if !clones {
 		p.Await()
 	}
+	// In the cgroup, whose cpuset is the limit.
+	if err := c.affinity(affinity.Final); err != nil {
+		return nil, err
+	}
 	if err := c.raiseShield(out); err != nil {
 		return nil, err
 	}
@@ -131,7 +151,7 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	if err := p.Err(); err != nil {
 		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
-	out.warnings = c.warnings
+	out.warnings, out.opened = c.warnings, c.opened
 	return out, nil
 }
 
@@ -171,3 +191,6 @@ func differing(pid int) (uint64, error) {
 	}
 	return flags, nil
 }
+
+// Namespaces returns the namespaces (CLONE_NEW*) of pid that the caller is not in.
+func Namespaces(pid int) (uint64, error) { return differing(pid) }

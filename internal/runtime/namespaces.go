@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -137,6 +138,53 @@ func (c *compiler) fork() {
 	clone.Share = !c.ns.stages && !c.ns.has(unix.CLONE_NEWTIME)
 	c.p.Step(program.Step{Verb: "clone"})
 	c.p.Fork(clone)
+}
+
+// join lets the child join v1 hierarchies by itself where that can be.
+func (c *compiler) join() error {
+	j, ok := c.o.Cgroup.(Joiner)
+	if !ok {
+		return nil
+	}
+	files, err := j.JoinFiles()
+	if err != nil {
+		return errs.WithExit(err, errs.ExitEngine)
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return errs.WithExit(fmt.Errorf("eventfd: %w", err), errs.ExitEngine)
+	}
+	c.joined = os.NewFile(uintptr(fd), "joined")
+	c.opened = append(append(c.opened, files...), c.joined)
+	p := c.p
+	for _, f := range files {
+		p.Step(program.Step{Verb: "join cgroup", Object: f.Name()})
+		// What refuses, for want of cpus or of realtime, refuses Attach too, which says why.
+		p.Call(unix.SYS_WRITE, p.File(f), p.String("0"), program.Int(1)).Ignore()
+	}
+	p.Step(program.Step{Verb: "joined cgroups"})
+	p.Call(unix.SYS_WRITE, p.File(c.joined), p.Bytes([]byte{1, 0, 0, 0, 0, 0, 0, 0}), program.Int(8))
+	return nil
+}
+
+// awaitJoined waits until the child has joined by itself, or has ended.
+func (c *compiler) awaitJoined(pid int) {
+	if c.joined == nil {
+		return
+	}
+	fds := []unix.PollFd{{Fd: int32(c.joined.Fd()), Events: unix.POLLIN}}
+	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		defer unix.Close(fd) //nolint:errcheck // nothing is written
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	for {
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // unshares reports whether the new namespaces are made by the child: after it
@@ -310,6 +358,7 @@ func inInitialUserNS() bool {
 // meanwhile is what the parent does for the child while it mounts.
 func (c *compiler) meanwhile(out *Program) func(pid int) error {
 	return func(pid int) error {
+		c.awaitJoined(pid)
 		if c.o.Cgroup != nil {
 			if err := c.o.Cgroup.Attach(pid); err != nil {
 				return err

@@ -111,6 +111,10 @@ func (c *compiler) finish(pr *specs.Process, stdio []program.Arg, filter *seccom
 		stdio = []program.Arg{c.slave.Arg(), c.slave.Arg(), c.slave.Arg()}
 	}
 	p.Inherit(stdio...)
+	for fd := 3; fd < 3+c.o.Inherit; fd++ {
+		p.Call(unix.SYS_FCNTL, program.FD(fd), program.Int(unix.F_SETFD), program.Int(0))
+	}
+	c.keyring()
 	if uid := pr.User.UID; uid != 0 && c.slave == 0 {
 		c.giveStdio(uid)
 	}
@@ -260,6 +264,24 @@ func rlimit(name string) (int, bool) {
 	return 0, false
 }
 
+// keyring makes a session keyring of the container's own: the caller's keys are
+// none of its business. The kernel lets the owner search keys in it only when it
+// is told to (session_keyring(7)).
+func (c *compiler) keyring() {
+	if c.o.Keyring == "" {
+		return
+	}
+	p := c.p
+	ring, none := p.Slot("keyring"), p.NewLabel()
+	p.Step(program.Step{Verb: "session keyring", Object: c.o.Keyring})
+	// ENOSYS: a kernel or a filter around us without keyrings. EDQUOT and the
+	// like stay errors: the container would have the caller's keys.
+	p.Call(unix.SYS_KEYCTL, program.Int(unix.KEYCTL_JOIN_SESSION_KEYRING), p.String(c.o.Keyring)).To(ring).Catch(unix.ENOSYS, none)
+	const possessorAll, userViewReadSearch = 0x3f000000, 0x000b0000
+	p.Call(unix.SYS_KEYCTL, program.Int(unix.KEYCTL_SETPERM), ring.Arg(), program.Int(possessorAll|userViewReadSearch))
+	p.Place(none)
+}
+
 // gate lets the caller hold the container just before its command.
 func (c *compiler) gate(pr *specs.Process) {
 	p := c.p
@@ -277,7 +299,7 @@ func (c *compiler) gate(pr *specs.Process) {
 	}
 	// A command that does not exist shall be known now, not when the gate opens.
 	c.search(pr, nil)
-	p.Keep(keep...)
+	p.Keep(3+c.o.Inherit, keep...)
 	p.Ready()
 	p.Call(unix.SYS_READ, gate, p.Buffer(8), program.Int(1)).Want(1)
 }
@@ -359,7 +381,7 @@ func (c *compiler) credentials(pr *specs.Process, filter *seccomp.Filter) error 
 	}
 	// Descriptors that a caller of ours left open without close-on-exec.
 	p.Step(program.Step{Verb: "close files"})
-	p.Cloexec(3)
+	p.Cloexec(3 + c.o.Inherit)
 	p.Commit()
 	if pr.NoNewPrivileges {
 		setCaps()
@@ -491,6 +513,14 @@ func (c *compiler) execute(pr *specs.Process, env program.Arg) {
 	})
 }
 
+// command is the file to execute, as the process names it.
+func (c *compiler) command(pr *specs.Process) string {
+	if c.path != "" {
+		return c.path
+	}
+	return pr.Args[0]
+}
+
 // between is the program that executes the command in the child's stead; nil: none.
 func (c *compiler) between() *os.File {
 	if c.shield != nil {
@@ -535,7 +565,7 @@ func (c *compiler) tryEach(pr *specs.Process, call func(path program.Arg) progra
 	p := c.p
 	worst := p.Slot("errno")
 	p.Set(worst, program.Int(int(unix.ENOENT)))
-	for _, name := range candidates(pr.Args[0], pr.Env) {
+	for _, name := range candidates(c.command(pr), pr.Env) {
 		path := p.String(name)
 		denied, next := p.NewLabel(), p.NewLabel()
 		call(path).Catch(unix.ENOENT, next).Catch(unix.ENOTDIR, next).Catch(unix.EACCES, denied)

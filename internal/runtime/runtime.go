@@ -21,6 +21,13 @@ type Cgroup interface {
 	Attach(pid int) error
 }
 
+// Joiner is a Cgroup whose v1 hierarchies a process of one thread can join by
+// itself, which is faster by an RCU grace period: it writes "0" to each of the
+// files. Attach then finds it there.
+type Joiner interface {
+	JoinFiles() ([]*os.File, error)
+}
+
 // Hierarchy is a v1 cgroup hierarchy as it shall appear below /sys/fs/cgroup.
 type Hierarchy struct {
 	Name   string // "memory", or "cpu,cpuacct", which gets a link for each part
@@ -54,6 +61,19 @@ type Options struct {
 	Network func(pid int) error
 	// Seccomp is used in place of compiling spec.Linux.Seccomp.
 	Seccomp *seccomp.Filter
+	// Inherit is how many descriptors from 3 on the command gets, as they are in
+	// this process; whoever asks for them has seen to it that they are open.
+	Inherit int
+	// Hooks runs in the parent when the container is there but for the change of
+	// its root: its mounts are made below the root's own path, by which the
+	// host's mounts are still there too (runtime-spec, Lifecycle, steps 3 to 5).
+	Hooks func(pid int) error
+	// NoPivot changes the root by chroot(2), for a root file system that
+	// pivot_root(2) refuses to leave (the initial ramdisk). The mounts of the
+	// host stay in the namespace, out of reach of processes without privilege only.
+	NoPivot bool
+	// Keyring is the description of a new session keyring; "": the caller's stays.
+	Keyring string
 
 	legacyClone bool // for tests: no clone3
 	unshielded  bool // for tests: as if this process's executable were out of reach
@@ -69,6 +89,7 @@ type Program struct {
 	// restarted: the process is a second child, later than *start says.
 	restarted bool
 	shield    *os.File
+	opened    []*os.File
 }
 
 // Process is a process that runs in a container.
@@ -94,6 +115,9 @@ func (p *Program) Start() (*Process, error) {
 	child, err := p.p.Start()
 	if p.shield != nil {
 		_ = p.shield.Close() // the child has its own
+	}
+	for _, f := range p.opened {
+		_ = f.Close() // the child's business
 	}
 	if err != nil {
 		return nil, startError(err, p.command)
@@ -136,6 +160,13 @@ type Call struct {
 	Step  string // what it is for, "" where the call says it all
 	Text  string // as strace prints it
 }
+
+// Forget lets go of a process that waits at its gate: another process opens it,
+// and what becomes of the command is then not reported here.
+func (p *Process) Forget() { p.child.Forget() }
+
+// StartTime is field 22 of /proc/PID/stat of a process that has not been reaped.
+func StartTime(pid int) (uint64, error) { return startTime(pid) }
 
 // Calls are the program's calls in order. Calls with the same Step that follow
 // one another belong together.

@@ -126,7 +126,11 @@ func childMain(im *image) {
 		case opReady:
 			e = im.say(msgReady, 0, 0)
 		case opCommit:
-			e = im.say(msgCommit, 0, 0)
+			// Nobody listens any more where the parent has let go of a child that
+			// was Ready (Forget). One that shall die with it does by DieWithParent.
+			if e = im.say(msgCommit, 0, 0); e == syscall.EPIPE {
+				e = 0
+			}
 		case opReclone:
 			r, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, a[0], 0, 0, 0, 0, 0)
 			if e == 0 && r != 0 {
@@ -149,7 +153,7 @@ func childMain(im *image) {
 				e = 0
 			}
 		case opKeep:
-			keep(a[:o.nargs], im.sock, im.nofile, im.noRange)
+			keep(a[0], a[1:o.nargs], im.sock, im.nofile, im.noRange)
 		case opAlive:
 			r, _, e = syscall.RawSyscall6(syscall.SYS_RECVFROM, im.sock, uintptr(unsafe.Pointer(&im.buf)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 			if e == 0 && r == 0 {
@@ -192,12 +196,12 @@ fail:
 	}
 }
 
-// keep closes all descriptors from 3 up but those in fds and sock.
+// keep closes all descriptors from the given one up but those in fds and sock.
 //
 //go:nosplit
 //go:norace
-func keep(fds []uintptr, sock, limit uintptr, noRange bool) {
-	for from := uintptr(3); ; {
+func keep(from uintptr, fds []uintptr, sock, limit uintptr, noRange bool) {
+	for {
 		kept := uintptr(0) // the lowest kept descriptor from here on
 		for _, fd := range fds {
 			if fd >= from && (kept == 0 || fd < kept) {

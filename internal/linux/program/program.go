@@ -308,7 +308,7 @@ const (
 	opCloexec  // every descriptor from arg up
 	opExit     // status
 	opNotFound // like opFail; the end of a search for the command
-	opKeep     // up to six descriptors: closes all others from 3 up
+	opKeep     // where to begin, up to five descriptors: closes all others from there up
 	opLoad     // slot = *(uint32)(mem + off) & mask
 	opAlive    // ends the child when its parent is gone
 )
@@ -433,10 +433,12 @@ func (p *Program) Exit(status int) Op {
 // Cloexec makes every descriptor from first up close-on-exec.
 func (p *Program) Cloexec(first int) Op { return p.Call(opCloexec, Int(first)) }
 
-// Keep closes every descriptor from 3 up except those in args (at most six) and
-// the program's own: before a wait that may be long, since a descriptor kept by
+// Keep closes every descriptor from first up except those in args (at most five)
+// and the program's own: before a wait that may be long, since a descriptor kept by
 // accident keeps somebody's pipe open.
-func (p *Program) Keep(args ...Arg) Op { return p.Call(opKeep, args...) }
+func (p *Program) Keep(first int, args ...Arg) Op {
+	return p.Call(opKeep, append([]Arg{Int(first)}, args...)...)
+}
 
 // Mkpath opens path below root as openat2 with RESOLVE_IN_ROOT would and
 // creates what is missing, component by component and by descriptor, also where
