@@ -42,6 +42,7 @@ func commands() []command {
 		{paths: []string{"cp", "container cp"}, group: groupAll, short: "Copy files between a container and this machine", usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tisle cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", min: 2, max: 2, setup: cmdCp},
 		{paths: []string{"create", "container create"}, group: groupAll, short: "Create a new container", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, setup: cmdCreate},
 		{paths: []string{"diff", "container diff"}, group: groupAll, short: "List what a container has changed in its file system", usage: "CONTAINER", min: 1, max: 1, setup: cmdDiff},
+		{paths: []string{"events", "system events"}, group: groupAll, short: "Show what happens to containers, images, networks and volumes, live", usage: "[OPTIONS]", setup: cmdEvents},
 		{paths: []string{"export", "container export"}, group: groupAll, short: "Write a container's file system as a tar archive", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdExport},
 		{paths: []string{"help"}, group: groupAll, short: "Show the help of a command", usage: "[COMMAND]", max: -1, setup: cmdHelp},
 		{paths: []string{"history", "image history"}, group: groupAll, short: "Show how an image was made", usage: "[OPTIONS] IMAGE", min: 1, max: 1, setup: cmdHistory},

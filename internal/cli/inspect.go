@@ -2,11 +2,13 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
 
 	"github.com/isle-engine/isle/internal/cli/format"
+	"github.com/isle-engine/isle/internal/engine"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/image"
 )
@@ -144,6 +146,13 @@ func (c *call) lookup(eng conductor, ref string, o *inspectOptions) (any, error)
 			ct, err = c.withSize(ctx, eng, ct)
 		}
 		if err == nil {
+			if f, ok := eng.(interface {
+				FreshHealth(ctx context.Context, c *engine.Container) error
+			}); ok {
+				if err := f.FreshHealth(ctx, ct); err != nil {
+					return nil, err
+				}
+			}
 			return inspectContainer(ct, eng.Env(), o.size), nil
 		}
 		if o.kind == "container" || !errors.Is(err, errs.NotFound) {

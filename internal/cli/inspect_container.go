@@ -154,33 +154,11 @@ func mergeEnv(image, own []string) []string {
 }
 
 func inspectHealth(own, image *container.Healthcheck) *healthcheckJSON {
-	if own == nil && image == nil {
+	h := container.MergeHealth(own, image)
+	if h == nil {
 		return nil
 	}
-	h := container.Healthcheck{}
-	if image != nil {
-		h = *image
-	}
-	if own != nil {
-		if len(own.Test) > 0 {
-			h.Test = own.Test
-		}
-		h.Interval = orDuration(own.Interval, h.Interval)
-		h.Timeout = orDuration(own.Timeout, h.Timeout)
-		h.StartPeriod = orDuration(own.StartPeriod, h.StartPeriod)
-		h.StartInterval = orDuration(own.StartInterval, h.StartInterval)
-		if own.Retries != 0 {
-			h.Retries = own.Retries
-		}
-	}
 	return &healthcheckJSON{h.Test, int64(h.Interval), int64(h.Timeout), int64(h.StartPeriod), int64(h.StartInterval), h.Retries}
-}
-
-func orDuration(a, b time.Duration) time.Duration {
-	if a != 0 {
-		return a
-	}
-	return b
 }
 
 func inspectHostConfig(ct *engine.Container) *hostConfigJSON {

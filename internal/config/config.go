@@ -155,6 +155,7 @@ func (e Env) Container(id string) string    { return e.Data + "/containers/" + i
 func (e Env) Names() string                 { return e.Data + "/names" }
 func (e Env) Volumes() string               { return e.Data + "/volumes" }
 func (e Env) Networks() string              { return e.Data + "/networks" }
+func (e Env) EventLog() string              { return e.Data + "/events/log" }
 func (e Env) Tmp() string                   { return e.Data + "/tmp" }
 func (e Env) RunContainer(id string) string { return e.Run + "/c/" + id[:min(len(id), 16)] }
 func (e Env) UserNS() string                { return e.Run + "/userns" }

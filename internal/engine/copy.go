@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/monitor/inside"
 	"github.com/isle-engine/isle/internal/spec"
 	"github.com/isle-engine/isle/internal/storage/pack"
 	"github.com/isle-engine/isle/internal/storage/tarball"
@@ -191,7 +192,7 @@ func (v *view) in(w *fileWork, in io.Reader) error {
 	}
 	var fixed *spec.User
 	if w.User != "" {
-		u, err := usersIn(root, w.User)
+		u, err := inside.UserBelow(root, w.User, nil)
 		if err != nil {
 			return err
 		}
@@ -222,21 +223,6 @@ func (v *view) inVolume(p string) bool {
 		}
 	}
 	return false
-}
-
-// usersIn resolves a user by the passwd and group files below root.
-func usersIn(root *os.File, user string) (spec.User, error) {
-	passwd, err := openPlainAt(root, "etc/passwd")
-	if err != nil {
-		return spec.User{}, err
-	}
-	defer closeReader(passwd)
-	group, err := openPlainAt(root, "etc/group")
-	if err != nil {
-		return spec.User{}, err
-	}
-	defer closeReader(group)
-	return spec.ResolveUser(user, nil, passwd, group)
 }
 
 // out writes a file or directory of the container as an archive.

@@ -28,6 +28,7 @@ func (e *Engine) Create(ctx context.Context, cfg *container.Config, o CreateOpti
 	if err != nil {
 		return "", nil, err
 	}
+	e.tellContainer(rec, "create")
 	return rec.ID, nil, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/isle-engine/isle/internal/container"
@@ -26,7 +27,9 @@ func (e *Engine) Restart(ctx context.Context, ref, signal string, timeout *int) 
 	if err := e.Stop(ctx, c.ID, signal, timeout); err != nil {
 		return err
 	}
-	_, err = e.Start(ctx, c.ID, nil)
+	if _, err = e.Start(ctx, c.ID, nil); err == nil {
+		e.tellContainer(&c.Record, "restart")
+	}
 	return err
 }
 
@@ -85,6 +88,9 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if err != nil {
 		return err
 	}
+	rec := c.Record
+	rec.Config.Name = name
+	e.tellContainer(&rec, "rename", "oldName", "/"+old)
 	return e.tellMonitor(ctx, c)
 }
 
@@ -135,6 +141,7 @@ func (e *Engine) PruneContainers(ctx context.Context, o PruneOptions) (removed [
 		removed = append(removed, c.ID)
 		bytes += c.SizeRw
 	}
+	e.tell("container", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(bytes, 10)})
 	return removed, bytes, Err
 }
 

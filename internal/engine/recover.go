@@ -65,6 +65,7 @@ func (e *Engine) finish(c *Container) error {
 	st.Error = "the monitor of the container was killed, or the machine stopped"
 	st.FinishedAt = time.Now().UTC()
 	st.Cgroup = container.Cgroup{}
+	e.tellContainer(&c.Record, "die", "exitCode", "137")
 	if c.Config.AutoRemove {
 		c.State = st
 		return e.discard(c, true)

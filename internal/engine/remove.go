@@ -91,6 +91,7 @@ func (e *Engine) discard(c *Container, volumes bool) error {
 	if err := os.Rename(c.Dir, grave); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	e.tellContainer(&c.Record, "destroy")
 	var errAll error
 	if c.Config.Name != "" {
 		errAll = state.Release(e.env.Names(), c.Config.Name, c.ID)

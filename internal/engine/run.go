@@ -41,7 +41,7 @@ func (e *Engine) Run(ctx context.Context, cfg *container.Config, o CreateOptions
 		_ = conn.Close() // it ends without having done anything
 		return "", nil, nil, err
 	}
-	s, warnings, err := e.startWith(ctx, conn, rec, io)
+	s, warnings, err := e.startWith(ctx, conn, rec, io, true)
 	if err != nil && cfg.AutoRemove {
 		err = errors.Join(err, e.Remove(ctx, rec.ID, RemoveOptions{Force: true, Volumes: true}))
 	}
@@ -60,14 +60,15 @@ func (e *Engine) spawn() (*monitor.Conn, error) {
 	return monitor.Spawn(e.env, ns)
 }
 
-// startWith tells a fresh monitor to start rec's container.
-func (e *Engine) startWith(ctx context.Context, conn *monitor.Conn, rec *container.Record, io *IO) (Session, []string, error) {
+// startWith tells a fresh monitor to start rec's container. fresh says that it
+// has just been made, and that the monitor is to tell so, too.
+func (e *Engine) startWith(ctx context.Context, conn *monitor.Conn, rec *container.Record, io *IO, fresh bool) (Session, []string, error) {
 	s, err := newSession(conn, rec, io)
 	if err != nil {
 		_ = conn.Close() // it ends without having done anything
 		return nil, nil, err
 	}
-	started, err := conn.Start(ctx, monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting()})
+	started, err := conn.Start(ctx, monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting(), New: fresh})
 	if err != nil {
 		_ = conn.Close() // the start's error says all
 		return nil, nil, err
@@ -98,7 +99,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *IO) (Session, error)
 	if err != nil {
 		return nil, err
 	}
-	s, _, err := e.startWith(ctx, conn, &c.Record, io)
+	s, _, err := e.startWith(ctx, conn, &c.Record, io, false)
 	return s, err
 }
 

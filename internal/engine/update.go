@@ -58,6 +58,7 @@ func (e *Engine) Update(ctx context.Context, ref string, change container.Resour
 	if err := state.WriteRecord(c.Dir, &rec, !c.Config.AutoRemove); err != nil {
 		return warnings, err
 	}
+	e.tellContainer(&rec, "update")
 	return warnings, e.tellMonitor(ctx, c)
 }
 

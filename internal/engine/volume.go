@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/isle-engine/isle/internal/errs"
@@ -35,9 +36,13 @@ func (e *Engine) CreateVolume(_ context.Context, name, driver string, labels, op
 		maps.Copy(own, labels)
 		labels = own
 	}
+	_, missing := e.volumes().Get(name)
 	v, err := e.volumes().Create(name, labels, opts)
 	if err != nil {
 		return Volume{}, err
+	}
+	if errors.Is(missing, errs.NotFound) {
+		e.tell("volume", "create", v.Name, map[string]string{"driver": "local"})
 	}
 	return Volume{Volume: v, Path: e.volumes().Path(v.Name)}, nil
 }
@@ -199,6 +204,7 @@ func (e *Engine) PruneVolumes(_ context.Context, f Filter, all bool) (removed []
 		removed = append(removed, v.Name)
 		bytes += size
 	}
+	e.tell("volume", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(bytes, 10)})
 	return removed, bytes, Err
 }
 

@@ -146,8 +146,11 @@ func (e *Engine) volumeUsed(name, id string) bool {
 // removeVolume removes a volume and its files, whoever owns them.
 func (e *Engine) removeVolume(name string) error {
 	err := e.volumes().Remove(name)
-	if err == nil || errors.Is(err, errs.NotFound) || !e.env.Rootless {
-		return err
+	if err != nil && !errors.Is(err, errs.NotFound) && e.env.Rootless {
+		err = e.inside(workRemoveVolume, name)
 	}
-	return e.inside(workRemoveVolume, name)
+	if err == nil {
+		e.tell("volume", "destroy", name, map[string]string{"driver": "local"})
+	}
+	return err
 }

@@ -50,6 +50,8 @@ type StartRequest struct {
 	// Rows, Cols are the terminal's size at the start; 0: the container's own.
 	Rows, Cols uint16
 	Sent       func() // called when the monitor has been told
+	// New is true where the monitor is to tell that the container was made.
+	New bool
 }
 
 // Started is the answer to a start.
@@ -235,6 +237,9 @@ func Dial(env config.Env, id string) (*Conn, error) {
 func (c *Conn) Start(ctx context.Context, req StartRequest) (Started, error) {
 	m := startMsg{id: req.ID, rows: req.Rows, cols: req.Cols}
 	files, flags := req.Attach.files()
+	if req.New {
+		flags |= flagNew
+	}
 	m.flags = flags
 	if err := c.write(m.encode(), files...); err != nil {
 		return Started{}, err
@@ -334,6 +339,26 @@ func (c *Conn) Pause(ctx context.Context, on bool) error {
 // Update makes the monitor read the container's record again, for what a
 // running container lets change: its restart policy and its name.
 func (c *Conn) Update(ctx context.Context) error { return c.request(ctx, []byte{msgUpdate}) }
+
+// Health returns the health of the container as it is now: what was recorded of
+// it may lack the last probes. nil: it has no health check.
+func (c *Conn) Health(ctx context.Context) (*container.Health, error) {
+	if err := c.write([]byte{msgHealth}); err != nil {
+		return nil, err
+	}
+	b, err := c.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if b[0] != msgProbes {
+		return nil, unexpected(b)
+	}
+	var st container.State
+	if err := st.ParseJSON(b[1:]); err != nil {
+		return nil, errs.New(errs.Corrupt, "answer of the monitor: %w", err)
+	}
+	return st.Health, nil
+}
 
 // Resize tells the container's terminal its new size.
 func (c *Conn) Resize(rows, cols uint16) error {

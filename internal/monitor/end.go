@@ -45,6 +45,7 @@ func (m *monitor) reap() {
 	}
 	m.timers[timerStop], m.timers[timerShrink], m.timers[timerAnnounce] = time.Time{}, time.Time{}, time.Time{}
 	m.noteOOM()
+	m.endHealth()
 	if pid := m.rec.Config.PID; pid != "" && pid != "private" {
 		// Its init was not the init of a pid namespace, whose death is the death
 		// of all in it. Delete reports what stays.
@@ -92,6 +93,7 @@ func (m *monitor) finish() {
 		}
 	}
 	m.closeStreams()
+	m.noteDied()
 	m.cleanup()
 	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM}
 	again := m.restarts()
@@ -148,11 +150,13 @@ func (m *monitor) end() {
 	m.removeSocket()
 	if m.rec.Config.AutoRemove {
 		grave, _ = bury(m.env, &m.rec, true, announced) // what stays is swept by the next removal
+		m.note("destroy")
 	} else {
 		// The next look at the record finds the lock free and says the same,
 		// if this cannot be written.
 		_ = m.save(true)
 	}
+	m.tell()
 	if m.lock != nil && grave == "" {
 		_ = m.lock.Close() // everything is written
 		m.lock = nil

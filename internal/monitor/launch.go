@@ -21,10 +21,11 @@ import (
 	"github.com/isle-engine/isle/internal/storage"
 )
 
-// begin takes the container over and starts it for the first time. After an error
+// begin takes the container over and starts it for the first time; fresh says that
+// nobody has told yet that it was made. After an error
 // nothing of the start is left but the record of the failure, and the lock is
 // free.
-func (m *monitor) begin(first *peer) (warnings []string, Err error) {
+func (m *monitor) begin(first *peer, fresh bool) (warnings []string, Err error) {
 	lock, err := Lock(m.env, m.id)
 	if err != nil {
 		if errs.KindOf(err) == errs.Conflict {
@@ -40,6 +41,12 @@ func (m *monitor) begin(first *peer) (warnings []string, Err error) {
 	}()
 	if err := state.ReadRecord(m.dir, &m.rec); err != nil {
 		return nil, errs.WithExit(err, errs.ExitEngine)
+	}
+	if fresh {
+		m.news = append(m.news, ContainerEvent(&m.rec, m.rec.Created, "create"))
+	}
+	if first.attached {
+		m.note("attach")
 	}
 	if err := m.openLog(); err != nil {
 		return nil, errs.WithExit(err, errs.ExitEngine)
@@ -67,6 +74,7 @@ func (m *monitor) announce() error {
 	if m.listener, err = listen(sockPath(m.env, m.id)); err != nil {
 		return err
 	}
+	m.tell()
 	return m.save(m.durable())
 }
 
@@ -105,6 +113,7 @@ func (m *monitor) refuse(err error) {
 		}
 		_ = state.WriteState(m.dir, &st, false) // the client is told as well
 	}
+	m.tell()
 	m.removeSocket()
 	_ = m.lock.Close() // nothing was written to it
 	m.lock = nil
@@ -153,6 +162,8 @@ func (m *monitor) launch(first *peer) (warnings []string, Err error) {
 		StartedAt: now(), FinishedAt: old.FinishedAt, RestartCount: old.RestartCount,
 		Cgroup: container.Cgroup(b.group.Paths()), Network: m.networkState(),
 	}
+	m.beginHealth(old.Health)
+	m.noteStarted()
 	return b.warnings, nil
 }
 

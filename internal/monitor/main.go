@@ -64,7 +64,7 @@ func Main(args []string) int {
 		closeFDs(files)
 	}
 	m.size = [2]uint16{start.rows, start.cols}
-	warnings, err := m.begin(first)
+	warnings, err := m.begin(first, start.flags&flagNew != 0)
 	if err != nil {
 		first.answer(encodeError(err))
 		return 1

@@ -52,6 +52,10 @@ type monitor struct {
 
 	timers [timerCount]time.Time // zero: not set
 
+	checking *check        // a health check under way
+	news     []state.Event // not yet told
+	stopping bool          // a stop is what ends the container
+
 	size    [2]uint16     // of the terminal at the start: rows, columns
 	once    bool          // the first client's input was the container's; there is no other
 	backoff time.Duration // before the next restart
@@ -82,6 +86,8 @@ const (
 	timerShrink          // give back memory
 	timerAnnounce        // make known that the container runs
 	timerHelper          // start the network helper again
+	timerHealth          // probe the container's health
+	timerProbe           // do not wait longer for the probe
 	timerCount
 )
 
@@ -104,6 +110,8 @@ const (
 	roleStdin
 	roleInput
 	roleHelper
+	roleProbe
+	roleProbeOutput
 )
 
 func (m *monitor) watch(fd int, events int16, kind byte, i int) {
@@ -125,6 +133,7 @@ func (m *monitor) loop() {
 		if f := m.helperFile(); f != nil && m.proc != nil {
 			m.watch(int(f.Fd()), unix.POLLIN, roleHelper, 0)
 		}
+		m.watchProbe()
 		takeInput := m.in.fd >= 0 && len(m.in.pending) == 0
 		for i, p := range m.peers {
 			m.watch(p.fd, unix.POLLIN, rolePeer, i)
@@ -155,6 +164,9 @@ func (m *monitor) loop() {
 			m.dispatch()
 		}
 		m.fire()
+		if m.listener >= 0 {
+			m.tell()
+		}
 		m.settle()
 	}
 }
@@ -176,6 +188,10 @@ func (m *monitor) dispatch() {
 			}
 		case roleHelper:
 			m.helperDied() // it says nothing unasked
+		case roleProbe:
+			m.reapProbe()
+		case roleProbeOutput:
+			m.readProbe()
 		case roleListen:
 			m.accept()
 		case roleProcess:
@@ -287,6 +303,10 @@ func (m *monitor) fire() {
 			}
 		case timerAnnounce:
 			m.announceLate()
+		case timerHealth:
+			m.check()
+		case timerProbe:
+			m.probeLate()
 		}
 	}
 }
@@ -365,6 +385,7 @@ func (m *monitor) wished() {
 // stop begins the end of the container that the user wants.
 func (m *monitor) stop(sig unix.Signal, timeout time.Duration) {
 	m.wished()
+	m.stopping = true
 	m.halt(sig, timeout)
 }
 
@@ -386,6 +407,7 @@ func (m *monitor) halt(sig unix.Signal, timeout time.Duration) {
 		return
 	}
 	_ = m.signal(sig) // an invalid one is followed by SIGKILL
+	m.noteSignal(sig)
 	if m.st.Status == container.Paused {
 		_ = m.pause(false) // a frozen process cannot end
 	}
@@ -400,7 +422,8 @@ func (m *monitor) kill() {
 		return
 	}
 	_ = m.signal(unix.SIGKILL) // fails only if it is dead
-	_ = m.proc.group.Kill()    // PID 1's death kills its pid namespace; this is for containers without one
+	m.noteSignal(unix.SIGKILL)
+	_ = m.proc.group.Kill() // PID 1's death kills its pid namespace; this is for containers without one
 	if m.st.Status == container.Paused {
 		_ = m.proc.group.Thaw() // on v1 a frozen process does not die
 	}
@@ -426,6 +449,8 @@ func (m *monitor) pause(on bool) error {
 		return err
 	}
 	m.st.Status = want
+	m.pauseHealth(on)
+	m.note(map[bool]string{true: "pause", false: "unpause"}[on])
 	return m.save(m.durable())
 }
 

@@ -78,6 +78,7 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 			p.answer(encodeError(err))
 			return
 		}
+		m.note("attach")
 		p.answer([]byte{msgAck})
 		return
 	}
@@ -100,7 +101,12 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 	case msgKill:
 		if len(b) == 2 {
 			m.wished()
-			p.reply(m.signal(unix.Signal(b[1])))
+			err := m.signal(unix.Signal(b[1]))
+			if err == nil {
+				m.noteSignal(unix.Signal(b[1]))
+				m.tell()
+			}
+			p.reply(err)
 		}
 	case msgSignal:
 		if len(b) == 2 {
@@ -108,12 +114,16 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 		}
 	case msgPause:
 		if len(b) == 2 {
-			p.reply(m.pause(b[1] != 0))
+			err := m.pause(b[1] != 0)
+			m.tell() // before the client knows
+			p.reply(err)
 		}
 	case msgUpdate:
 		p.reply(m.reload())
 	case msgNetwork:
 		p.reply(m.changeNetwork(b[1:]))
+	case msgHealth:
+		p.answer(encodeHealth(m.st.Health))
 	case msgResize:
 		if len(b) == 5 && m.console != nil {
 			m.size = [2]uint16{binary.LittleEndian.Uint16(b[1:]), binary.LittleEndian.Uint16(b[3:])}

@@ -45,7 +45,7 @@ func (m *monitor) shrink() {
 		return
 	}
 	spare()
-	if len(m.peers) > 0 || len(m.in.pending) > 0 || !m.timers[timerStop].IsZero() {
+	if len(m.peers) > 0 || len(m.in.pending) > 0 || m.checking != nil || !m.timers[timerStop].IsZero() {
 		m.set(timerShrink, shrinkRetry)
 		return
 	}
@@ -91,6 +91,11 @@ func (m *monitor) reexec() (Err error) {
 			return err
 		}
 		defer unix.CloseOnExec(fd)
+	}
+	if m.st.Health != nil {
+		if err := m.save(false); err != nil { // with the last probes
+			return err
+		}
 	}
 	name := m.rec.Config.Name
 	if name == "" {
@@ -149,6 +154,7 @@ func (m *monitor) pack(k *carried) []byte {
 		strconv.Itoa(outs[0]), strconv.Itoa(outs[1]), strconv.Itoa(in),
 		strconv.Itoa(m.proc.pid), strconv.FormatUint(m.proc.start, 10), strconv.FormatInt(m.proc.started.UnixNano(), 10),
 		strconv.Itoa(int(m.size[0])), strconv.Itoa(int(m.size[1])), strconv.FormatBool(m.once), strconv.FormatInt(int64(m.backoff), 10),
+		strconv.FormatInt(nanos(m.timers[timerHealth]), 10),
 		o.Driver, strconv.FormatInt(o.MaxSize, 10), strconv.Itoa(o.MaxFiles), strconv.FormatBool(o.Compress), string(o.Attrs), m.logErr,
 	}
 	var b strings.Builder
@@ -171,6 +177,14 @@ func (m *monitor) pack(k *carried) []byte {
 		b.WriteByte(0)
 	}
 	return []byte(b.String())
+}
+
+// nanos is a time as a number; 0 for none.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
 }
 
 // unpacker reads what pack wrote.
@@ -255,6 +269,9 @@ func (m *monitor) unpack(u *unpacker) bool {
 	m.size = [2]uint16{uint16(u.num()), uint16(u.num())}
 	m.once = u.str() == "true"
 	m.backoff = time.Duration(u.num())
+	if n := u.num(); n != 0 {
+		m.timers[timerHealth] = time.Unix(0, n)
+	}
 	o := log.Options{Driver: u.str(), MaxSize: u.num(), MaxFiles: int(u.num()), Compress: u.str() == "true", Attrs: []byte(u.str())}
 	m.logErr = u.str()
 	m.logOptions = o

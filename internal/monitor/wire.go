@@ -24,6 +24,7 @@ import (
 //	'P' pause    on                            'a', or 'E'
 //	'U' update   (the record was changed)      'a', or 'E'
 //	'N' network  NetworkChange                 'a', or 'E'
+//	'H' health                                 'h' container.State as JSON with Health alone
 //	'R' resize   rows cols                     nothing
 //	'G' signal   signal                        nothing
 //
@@ -39,10 +40,12 @@ const (
 	msgPause   = 'P'
 	msgUpdate  = 'U'
 	msgNetwork = 'N'
+	msgHealth  = 'H'
 	msgResize  = 'R'
 	msgSignal  = 'G'
 
 	msgStarted = 'O'
+	msgProbes  = 'h'
 	msgAck     = 'a'
 	msgError   = 'E'
 	msgExit    = 'X'
@@ -55,6 +58,7 @@ const (
 	flagStderr
 	flagAttach // a client that wants to be told the exit
 	flagLogs   // replay what was logged before
+	flagNew    // the container has just been made, and nobody has told so
 )
 
 // maxMessage bounds a record. Errors and warnings are cut to fit.

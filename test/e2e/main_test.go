@@ -124,6 +124,30 @@ func TestLessonAsRoot(t *testing.T) {
 	}
 }
 
+// sessions are the session files that need nothing but the built-in image.
+var sessions = [...]string{"health.session"}
+
+func TestSessionsAsRoot(t *testing.T) {
+	if asRoot(t) {
+		playSessions(t)
+	}
+}
+
+func TestSessionsAsUser(t *testing.T) {
+	if asUser(t) {
+		playSessions(t)
+	}
+}
+
+func playSessions(t *testing.T) {
+	for _, name := range sessions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			newHost(t).session(name)
+		})
+	}
+}
+
 func TestLessonAsUser(t *testing.T) {
 	needImages(t)
 	if asUser(t) {

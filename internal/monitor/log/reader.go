@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/state"
 )
 
 // ReadOptions select entries.
@@ -45,8 +46,8 @@ func Read(ctx context.Context, dir, id, driver string, o ReadOptions, emit func(
 	if !o.Follow {
 		return r.readBounded(ctx, files[first:])
 	}
-	w := newWatch(path)
-	defer w.close()
+	w := state.NewWatch(path)
+	defer w.Close()
 	files = files[first:]
 	for {
 		alive := o.Running == nil || o.Running()
@@ -83,7 +84,7 @@ func Read(ctx context.Context, dir, id, driver string, o ReadOptions, emit func(
 		if !o.Until.IsZero() && time.Now().After(o.Until) {
 			return nil
 		}
-		if err := w.wait(ctx, o.Until); err != nil {
+		if err := w.Wait(ctx, o.Until); err != nil {
 			return nil // the caller has had enough
 		}
 	}

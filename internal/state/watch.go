@@ -1,4 +1,4 @@
-package log
+package state
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch waits until something may have happened to a log. inotify instances
-// are few (128 a user by default): without one it looks again every 50 ms.
-type watch struct{ f *os.File }
+// Watch waits until something may have happened to a file that grows. inotify
+// instances are few (128 a user by default): without one it looks again every 50 ms.
+type Watch struct{ f *os.File }
 
 // Even with inotify it looks now and then: whether the container still runs is
 // nothing that inotify tells.
@@ -21,21 +21,23 @@ const (
 	watchEvents = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_TO
 )
 
-func newWatch(path string) *watch {
+// NewWatch watches path, and its directory for what takes its place. The
+// directory exists.
+func NewWatch(path string) *Watch {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return &watch{}
+		return &Watch{}
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
 	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(path), watchEvents); err != nil {
 		_ = f.Close() // of no use
-		return &watch{}
+		return &Watch{}
 	}
-	return &watch{f}
+	return &Watch{f}
 }
 
-// wait returns after an event or a while; an error when ctx has ended.
-func (w *watch) wait(ctx context.Context, until time.Time) error {
+// Wait returns after an event or a while; an error when ctx has ended.
+func (w *Watch) Wait(ctx context.Context, until time.Time) error {
 	pause := lookAgain
 	if w.f != nil {
 		pause = lookAnyway
@@ -61,7 +63,8 @@ func (w *watch) wait(ctx context.Context, until time.Time) error {
 	return ctx.Err()
 }
 
-func (w *watch) close() {
+// Close ends the watch.
+func (w *Watch) Close() {
 	if w.f != nil {
 		_ = w.f.Close() // nothing to lose
 	}
