@@ -83,9 +83,9 @@ func Spawn(env config.Env, ns *userns.Namespace) (*Conn, error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "monitor")
 	defer theirs.Close()
-	// One thread of Go code is all it needs, and until the container runs all
-	// of its memory fits the first heap.
-	environ := append(env.Environ(os.Environ()), "GOMAXPROCS=1", "GOGC=off")
+	// Two things at once are the most it does (ahead.go), and until the container
+	// runs all of its memory fits the first heap.
+	environ := append(env.Environ(os.Environ()), "GOMAXPROCS=2", "GOGC=off")
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil || strings.HasSuffix(exe, " (deleted)") {
 		exe = "/proc/self/exe" // replaced by a newer version; the old one goes on

@@ -191,6 +191,7 @@ type launcher struct {
 	streams  *streams
 	group    *cgroup.Group
 	binds    map[string]*os.File
+	netns    *netnsAhead
 	init     *os.File
 	warnings []string
 }
@@ -201,6 +202,7 @@ func (b *launcher) close() {
 			_ = f.Close() // a mount's root, or a sealed file
 		}
 	}
+	b.netns.drop()
 	for _, f := range b.binds {
 		_ = f.Close() // a mount's root
 	}
@@ -228,6 +230,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		return nil, err
 	}
 	in.UIDMappings, in.GIDMappings = m.maps.uids, m.maps.gids
+	b.netns = m.startNetns()
 	if b.rootfs, err = b.mountRoot(); err != nil {
 		return nil, err
 	}
@@ -289,7 +292,13 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 			return nil, err
 		}
 	}
+	netns, err := b.netns.get()
+	if err != nil {
+		_ = b.group.Delete() // empty
+		return nil, err
+	}
 	prog, err := runtime.Compile(sp, runtime.Options{
+		Netns:     netns,
 		Rootfs:    b.rootfs,
 		Stdio:     runtime.Stdio{In: b.streams.files[0], Out: b.streams.files[1], Err: b.streams.files[2]},
 		Cgroup:    birthplace{b.group},

@@ -102,7 +102,13 @@ func (m *monitor) reexec() (Err error) {
 		name = m.id[:12]
 	}
 	// The name is for whoever reads ps(1), the number for us.
-	return syscall.Exec("/proc/self/exe", []string{Role, name, strconv.Itoa(mem)}, os.Environ())
+	environ := os.Environ()
+	for i, e := range environ {
+		if strings.HasPrefix(e, "GOMAXPROCS=") {
+			environ[i] = "GOMAXPROCS=1" // now it does one thing after the other
+		}
+	}
+	return syscall.Exec("/proc/self/exe", []string{Role, name, strconv.Itoa(mem)}, environ)
 }
 
 // carried collects the descriptors that must survive.

@@ -51,7 +51,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.ns.parse(s.Linux.Namespaces); err != nil {
+	if err := c.ns.parse(s.Linux.Namespaces, o.Netns); err != nil {
 		return nil, err
 	}
 	c.userNS = c.ns.has(unix.CLONE_NEWUSER) || !inInitialUserNS()

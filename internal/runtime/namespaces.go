@@ -27,6 +27,7 @@ type namespaces struct {
 type join struct {
 	flag uint64
 	path string
+	file *os.File // open already, in place of path
 	slot program.Slot
 }
 
@@ -39,7 +40,9 @@ func (n *namespaces) has(flag uint64) bool {
 	return n.new&flag != 0
 }
 
-func (n *namespaces) parse(list []specs.LinuxNamespace) error {
+// parse sorts what the spec asks for. netns, if not nil, is the network namespace
+// that it asks for, made already.
+func (n *namespaces) parse(list []specs.LinuxNamespace, netns *os.File) error {
 	var seen uint64
 	for _, ns := range list {
 		flag, ok := cloneFlag(ns.Type)
@@ -55,6 +58,8 @@ func (n *namespaces) parse(list []specs.LinuxNamespace) error {
 			n.joins = append(n.joins, join{flag: flag, path: ns.Path})
 		case flag == unix.CLONE_NEWCGROUP:
 			n.newCgroup = true
+		case flag == unix.CLONE_NEWNET && netns != nil:
+			n.joins = append(n.joins, join{flag: flag, file: netns})
 		default:
 			n.new |= flag
 		}
@@ -114,6 +119,9 @@ func flagName(flag uint64) string {
 func (n *namespaces) open(p *program.Program) {
 	for i := range n.joins {
 		j := &n.joins[i]
+		if j.file != nil {
+			continue
+		}
 		p.Step(program.Step{Verb: "open namespace", Object: flagName(j.flag), Src: j.path})
 		j.slot = p.Slot(flagName(j.flag) + " namespace")
 		p.Call(unix.SYS_OPENAT, program.CWD, p.String(j.path), program.Int(unix.O_RDONLY|unix.O_CLOEXEC)).To(j.slot)
@@ -204,7 +212,11 @@ func (c *compiler) enter() {
 	}
 	for _, j := range n.joins {
 		p.Step(program.Step{Verb: "join namespace", Object: flagName(j.flag), Src: j.path})
-		p.Call(unix.SYS_SETNS, j.slot.Arg(), program.Uint(j.flag))
+		ns := j.slot.Arg()
+		if j.file != nil {
+			ns = p.File(j.file)
+		}
+		p.Call(unix.SYS_SETNS, ns, program.Uint(j.flag))
 		if j.flag == unix.CLONE_NEWUSER {
 			c.becomeRoot(nil, nil)
 		}
@@ -261,10 +273,10 @@ func first(maps []specs.LinuxIDMapping) program.Arg {
 func (c *compiler) loopback() {
 	p := c.p
 	var req [40]byte // struct ifreq: 16 bytes of name, then the flags
-	copy(req[:], "lo")
-	req[16], req[17] = unix.IFF_UP|unix.IFF_RUNNING&0xff, unix.IFF_RUNNING>>8
+	copy(req[:], loopbackName)
+	req[16], req[17] = loopbackFlags&0xff, loopbackFlags>>8
 	s := p.Slot("socket")
-	p.Step(program.Step{Verb: "bring up", Object: "lo"})
+	p.Step(program.Step{Verb: "bring up", Object: loopbackName})
 	p.Call(unix.SYS_SOCKET, program.Int(unix.AF_INET), program.Int(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), program.Int(0)).To(s)
 	p.Call(unix.SYS_IOCTL, s.Arg(), program.Int(unix.SIOCSIFFLAGS), p.Bytes(req[:]))
 }

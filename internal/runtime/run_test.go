@@ -174,6 +174,32 @@ func noMountsOf(t *testing.T, root string) {
 	}
 }
 
+func TestNetworkNamespaceMadeAhead(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	type made struct {
+		f   *os.File
+		err error
+	}
+	c := make(chan made)
+	go func() { // its thread, which is in the new namespace, ends with it
+		f, err := NewNetns()
+		c <- made{f, err}
+	}()
+	m := <-c
+	if m.err != nil {
+		t.Fatal(m.err)
+	}
+	defer m.f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(m.f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, docker(rootfs(t), "sh", "-c", "readlink /proc/self/ns/net; cat /sys/class/net/lo/flags; ls /sys/class/net"), Options{Netns: m.f})
+	if want := fmt.Sprintf("net:[%d]\n0x9\nlo\n", st.Ino); r.out != want {
+		t.Errorf("the container saw %q, not %q", r.out, want)
+	}
+}
+
 func TestUserNamespaceMapping(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	root := rootfs(t)

@@ -59,6 +59,9 @@ type Options struct {
 	// while the child is busy where that is possible; nothing of the container
 	// runs before it has returned.
 	Network func(pid int) error
+	// Netns, if not nil, is the network namespace that the spec asks to be new:
+	// one that NewNetns has made for this container. Not together with Network.
+	Netns *os.File
 	// Seccomp is used in place of compiling spec.Linux.Seccomp.
 	Seccomp *seccomp.Filter
 	// Inherit is how many descriptors from 3 on the command gets, as they are in
