@@ -94,15 +94,8 @@ func platformMatches(img *image.Image, platform string) error {
 // create writes the container's directory and takes its name. The directory is
 // complete before the name is taken: a name never points at something half made.
 func (e *Engine) create(cfg *container.Config, img *image.Image) (*container.Record, error) {
-	if len(cfg.Cmd) == 0 && len(img.Config.Cmd) == 0 && len(img.Config.Entrypoint) == 0 && (!cfg.EntrypointSet || len(cfg.Entrypoint) == 0) {
-		return nil, errs.New(errs.Invalid, "no command specified")
-	}
-	rec := &container.Record{ID: state.NewID(), Created: time.Now().UTC(), Config: *cfg}
-	rec.Image = container.Image{ID: img.ID, Ref: img.Ref, Config: img.Config, Layers: make([]string, len(img.Layers))}
-	for i, l := range img.Layers {
-		rec.Image.Layers[i] = l.DiffID
-	}
-	if err := e.resolveJoined(rec); err != nil {
+	rec, err := e.newRecord(cfg, img)
+	if err != nil {
 		return nil, err
 	}
 	// Until the record is written, the lock says that somebody is at it (sweep).
@@ -123,6 +116,22 @@ func (e *Engine) create(cfg *container.Config, img *image.Image) (*container.Rec
 	}
 	if err := e.fill(dir, rec); err != nil {
 		return nil, errors.Join(err, storage.RemoveTree(dir))
+	}
+	return rec, nil
+}
+
+// newRecord is the record of a container that does not exist yet.
+func (e *Engine) newRecord(cfg *container.Config, img *image.Image) (*container.Record, error) {
+	if len(cfg.Cmd) == 0 && len(img.Config.Cmd) == 0 && len(img.Config.Entrypoint) == 0 && (!cfg.EntrypointSet || len(cfg.Entrypoint) == 0) {
+		return nil, errs.New(errs.Invalid, "no command specified")
+	}
+	rec := &container.Record{ID: state.NewID(), Created: time.Now().UTC(), Config: *cfg}
+	rec.Image = container.Image{ID: img.ID, Ref: img.Ref, Config: img.Config, Layers: make([]string, len(img.Layers))}
+	for i, l := range img.Layers {
+		rec.Image.Layers[i] = l.DiffID
+	}
+	if err := e.resolveJoined(rec); err != nil {
+		return nil, err
 	}
 	return rec, nil
 }

@@ -89,6 +89,9 @@ func UsernsMain(args []string) int {
 	if err == nil && args[1] == workFiles && len(args) == 3 {
 		return filesMain(env, args[2])
 	}
+	if err == nil && args[1] == workLook {
+		return lookMain(env)
+	}
 	if err == nil {
 		err = work(env, args[1], args[2:])
 	}

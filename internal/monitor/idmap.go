@@ -36,33 +36,50 @@ func (m *idmap) own() bool { return len(m.uids) > 0 }
 // mappings returns the maps of this container, and chooses them at its first
 // start.
 func (m *monitor) mappings() (maps idmap, err error) {
-	c := &m.rec.Config
-	if c.Userns == "" || c.Userns == "host" {
+	if u := m.rec.Config.Userns; u == "" || u == "host" {
 		return idmap{}, nil
 	}
-	if id := m.rec.Joined["user"]; id != "" {
-		// Another's namespace: its maps decide whose the files are.
-		return readMaps(m.env.Container(id))
-	}
-	if maps, err = readMaps(m.dir); err != nil || maps.own() {
-		return maps, err
-	}
-	own := m.self()
-	if maps.auto = c.Userns == "auto" || strings.HasPrefix(c.Userns, "auto:"); maps.auto {
+	auto := strings.HasPrefix(m.rec.Config.Userns, "auto")
+	if auto {
 		// Two that choose at once must not choose the same.
 		lock, err := state.LockFile(m.env.Run+"/idmaps", true, time.Minute)
 		if err != nil {
 			return idmap{}, err
 		}
 		defer lock.Close() //nolint:errcheck // nothing was written to it
+	}
+	maps, fresh, err := m.chooseMaps()
+	if err != nil || !fresh {
+		return maps, err
+	}
+	return maps, state.WriteFile(m.dir+"/"+mapFile, maps.text(), m.durable())
+}
+
+// chooseMaps returns the maps that this container has, or would be given: fresh
+// ones, which nobody has written down yet.
+func (m *monitor) chooseMaps() (maps idmap, fresh bool, err error) {
+	c := &m.rec.Config
+	if c.Userns == "" || c.Userns == "host" {
+		return idmap{}, false, nil
+	}
+	if id := m.rec.Joined["user"]; id != "" {
+		// Another's namespace: its maps decide whose the files are.
+		maps, err = readMaps(m.env.Container(id))
+		return maps, false, err
+	}
+	if maps, err = readMaps(m.dir); err != nil || maps.own() {
+		return maps, false, err
+	}
+	own := m.self()
+	if maps.auto = c.Userns == "auto" || strings.HasPrefix(c.Userns, "auto:"); maps.auto {
 		if own.UsedUIDs, own.UsedGIDs, err = m.usedIDs(); err != nil {
-			return idmap{}, err
+			return idmap{}, false, err
 		}
 	}
 	if maps.uids, maps.gids, err = spec.Mappings(c.Userns, own); err != nil || !maps.own() {
-		return idmap{}, err
+		return idmap{}, false, err
 	}
-	return maps, state.WriteFile(m.dir+"/"+mapFile, maps.text(), m.durable())
+	return maps, true, nil
 }
 
 // self is the user's side of a mapping.

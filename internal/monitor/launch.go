@@ -360,17 +360,27 @@ func (b *launcher) mountOptions() storage.MountOptions {
 
 // user finds out who the container's process is.
 func (b *launcher) user() (spec.User, error) {
+	name, kept := b.userName()
+	if kept != "" {
+		if err := b.addKept(kept); err != nil {
+			return spec.User{}, err
+		}
+	}
+	return b.findUser(name)
+}
+
+// userName is the user that the container is to run as, and the one who is kept.
+func (b *launcher) userName() (name, kept string) {
 	c, img := &b.m.rec.Config, &b.m.rec.Image.Config
 	var own spec.Own
 	if c.Userns != "" {
 		own = b.m.self()
 	}
-	name := spec.DefaultUser(c, img, own)
-	if kept := spec.KeptUser(c, own); kept != "" {
-		if err := b.addKept(kept); err != nil {
-			return spec.User{}, err
-		}
-	}
+	return spec.DefaultUser(c, img, own), spec.KeptUser(c, own)
+}
+
+// findUser looks a user up in the container's own files.
+func (b *launcher) findUser(name string) (spec.User, error) {
 	passwd, err := readInRoot(b.rootfs, "etc/passwd")
 	if err != nil {
 		return spec.User{}, err
@@ -379,7 +389,7 @@ func (b *launcher) user() (spec.User, error) {
 	if err != nil {
 		return spec.User{}, err
 	}
-	return spec.ResolveUser(name, c.GroupAdd, reader(passwd), reader(group))
+	return spec.ResolveUser(name, b.m.rec.Config.GroupAdd, reader(passwd), reader(group))
 }
 
 // reader is nil for a file that is not there.

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"encoding/binary"
 	"os"
 	"path"
 	"strings"
@@ -223,6 +224,21 @@ func seccompFilter(s *specs.LinuxSeccomp, ready *seccomp.Filter) (*seccomp.Filte
 		return nil, unsupported("seccomp: a profile that notifies an agent")
 	}
 	return f, nil
+}
+
+// Filter is the seccomp program of s, as an array of struct sock_filter; nil: none.
+func Filter(s *specs.Spec) ([]byte, error) {
+	f, err := seccompFilter(s.Linux.Seccomp, nil)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	var b []byte
+	for _, i := range f.Prog {
+		b = binary.NativeEndian.AppendUint16(b, i.Code)
+		b = append(b, i.Jt, i.Jf)
+		b = binary.NativeEndian.AppendUint32(b, i.K)
+	}
+	return b, nil
 }
 
 // mayMount reports whether the caller itself may make mounts: always, unless an

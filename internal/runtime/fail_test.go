@@ -173,7 +173,7 @@ func TestCallsCanBeShown(t *testing.T) {
 		if forked && !c.Child {
 			t.Errorf("the caller's call after the child's: %s", c.Text)
 		}
-		b.WriteString(c.Step + " | " + c.Text + "\n")
+		b.WriteString(c.Step() + " | " + c.Text + "\n")
 	}
 	for _, want := range []string{
 		`root src=/some/root | open_tree(AT_FDCWD, "/some/root", OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_RECURSIVE) → rootfs`,

@@ -479,7 +479,7 @@ func candidates(command string, env []string) []string {
 // nothing to fear; others execute the command by way of a sealed file in memory.
 func (c *compiler) raiseShield(out *Program) error {
 	var st unix.Statfs_t
-	if c.o.Init != nil || c.o.unshielded || unix.Statfs("/proc/self/exe", &st) == nil && st.Flags&unix.ST_RDONLY != 0 {
+	if c.o.Init != nil || c.o.Preview || c.o.unshielded || unix.Statfs("/proc/self/exe", &st) == nil && st.Flags&unix.ST_RDONLY != 0 {
 		return nil
 	}
 	f, err := pid1.MemFD()

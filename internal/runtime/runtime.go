@@ -78,6 +78,10 @@ type Options struct {
 	// Keyring is the description of a new session keyring; "": the caller's stays.
 	Keyring string
 
+	// Preview compiles what a start from a protected executable compiles
+	// (raiseShield), by a process that has none: to be shown, not to be started.
+	Preview bool
+
 	legacyClone bool // for tests: no clone3
 	unshielded  bool // for tests: as if this process's executable were out of reach
 }
@@ -159,9 +163,22 @@ func (p *Process) Executed() error {
 
 // Call is one system call of a program, for people.
 type Call struct {
-	Child bool   // made by the child, not by the caller
-	Step  string // what it is for, "" where the call says it all
-	Text  string // as strace prints it
+	Child bool         // made by the child, not by the caller
+	Do    program.Step // what it is for; the zero Step where the call says it all
+	Name  string       // of the call
+	Text  string       // as strace prints it
+	// Straight: it is made when nothing is refused.
+	Straight bool
+	// System: the kernel is asked for something; others keep the program's books.
+	System bool
+}
+
+// Step is what the call is for, in words.
+func (c *Call) Step() string {
+	if c.Do.Verb == "" {
+		return ""
+	}
+	return c.Do.String()
 }
 
 // Forget lets go of a process that waits at its gate: another process opens it,
@@ -175,10 +192,11 @@ func StartTime(pid int) (uint64, error) { return startTime(pid) }
 // one another belong together.
 func (p *Program) Calls() []Call {
 	calls := make([]Call, p.p.Len())
+	straight := p.p.Straight()
 	for i := range calls {
-		calls[i] = Call{Child: p.p.InChild(i), Text: p.p.Text(i)}
-		if s := p.p.StepOf(i); s.Verb != "" {
-			calls[i].Step = s.String()
+		calls[i] = Call{
+			Child: p.p.InChild(i), Do: p.p.StepOf(i), Name: p.p.Name(i), Text: p.p.Text(i),
+			Straight: straight[i], System: p.p.System(i),
 		}
 	}
 	return calls

@@ -60,6 +60,19 @@ func flagSet(kind byte) ([]flagName, string) {
 			{unix.MOUNT_ATTR_NODIRATIME, "MOUNT_ATTR_NODIRATIME"},
 			{unix.MOUNT_ATTR_NOSYMFOLLOW, "MOUNT_ATTR_NOSYMFOLLOW"},
 		}, "0"
+	case 'K': // socket types
+		return []flagName{{unix.SOCK_CLOEXEC, "SOCK_CLOEXEC"}, {unix.SOCK_NONBLOCK, "SOCK_NONBLOCK"}, {unix.SOCK_RAW, "SOCK_RAW"}, {unix.SOCK_DGRAM, "SOCK_DGRAM"}, {unix.SOCK_STREAM, "SOCK_STREAM"}}, "0"
+	case 'N': // fsopen
+		return []flagName{{unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC"}}, "0"
+	case 'Z': // fsmount
+		return []flagName{{unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"}}, "0"
+	case 'Q': // seccomp
+		return []flagName{
+			{unix.SECCOMP_FILTER_FLAG_TSYNC, "SECCOMP_FILTER_FLAG_TSYNC"},
+			{unix.SECCOMP_FILTER_FLAG_LOG, "SECCOMP_FILTER_FLAG_LOG"},
+			{unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, "SECCOMP_FILTER_FLAG_SPEC_ALLOW"},
+			{unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, "SECCOMP_FILTER_FLAG_NEW_LISTENER"},
+		}, "0"
 	case 'O': // open
 		return []flagName{
 			{unix.O_WRONLY, "O_WRONLY"},
@@ -138,6 +151,20 @@ func enum(kind byte, v uint64) string {
 			{unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"},
 			{unix.PR_SET_SECCOMP, "PR_SET_SECCOMP"},
 		}
+	case 'D':
+		set = []flagName{{unix.AF_UNIX, "AF_UNIX"}, {unix.AF_INET, "AF_INET"}, {unix.AF_INET6, "AF_INET6"}, {unix.AF_NETLINK, "AF_NETLINK"}}
+	case 'I':
+		set = []flagName{
+			{unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"},
+			{unix.TIOCSPTLCK, "TIOCSPTLCK"},
+			{unix.TIOCGPTPEER, "TIOCGPTPEER"},
+			{unix.TIOCSWINSZ, "TIOCSWINSZ"},
+			{unix.TIOCSCTTY, "TIOCSCTTY"},
+		}
+	case 'S':
+		set = []flagName{{unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"}}
+	case 'Y':
+		set = []flagName{{unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"}, {unix.F_SETFD, "F_SETFD"}, {unix.F_GETFD, "F_GETFD"}}
 	case 'R':
 		set = []flagName{
 			{unix.RLIMIT_AS, "RLIMIT_AS"},

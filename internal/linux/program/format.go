@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/linux/caps"
 )
 
 // Len is the number of calls.
@@ -18,6 +20,38 @@ func (p *Program) StepOf(i int) Step { return p.steps[p.ops[i].step] }
 // InChild reports whether the i-th call is made by the child.
 func (p *Program) InChild(i int) bool { return p.fork >= 0 && i > p.fork }
 
+// Straight tells of each call whether it is made when nothing is refused: what is
+// left out are ways round an errno. Every file that the command can be counts,
+// since all but the last are expected not to be there.
+func (p *Program) Straight() []bool {
+	seen := make([]bool, len(p.ops))
+	for i := 0; i < len(p.ops) && !seen[i]; {
+		seen[i] = true
+		switch o := &p.ops[i]; o.nr {
+		case opJump:
+			i = int(p.labels[o.args[0]])
+		case opFail, opNotFound, opExit:
+			i = len(p.ops)
+		default:
+			i++
+		}
+	}
+	return seen
+}
+
+// System reports whether the i-th call, or the operation in its place, asks the
+// kernel for something; others keep the program's own books.
+func (p *Program) System(i int) bool {
+	switch p.ops[i].nr {
+	case opJump, opSet, opPoke, opExpect, opFail, opNotFound, opLoad, opCommit, opReady, opAwait, opSync, opAlive:
+		return false
+	}
+	return true
+}
+
+// Name is the i-th call's name, "" for a check of the program's own.
+func (p *Program) Name(i int) string { return p.name(i) }
+
 // Text prints the i-th call as strace(1) would.
 func (p *Program) Text(i int) string {
 	o := &p.ops[i]
@@ -28,13 +62,21 @@ func (p *Program) Text(i int) string {
 	var b strings.Builder
 	b.WriteString(s.name)
 	b.WriteByte('(')
-	for k := range int(o.nargs) {
+	nargs := int(o.nargs)
+	if o.nr == unix.SYS_PRCTL {
+		nargs = prctlArgs(o.args[0]) // the others are zeros that it wants to see
+	}
+	for k := range nargs {
 		if k > 0 {
 			b.WriteString(", ")
 		}
 		kind := byte('d')
 		if k < len(s.args) {
 			kind = s.args[k]
+		}
+		if n, ok := capArg(o, k); ok {
+			b.WriteString(n)
+			continue
 		}
 		b.WriteString(p.arg(o, k, kind))
 	}
@@ -43,6 +85,28 @@ func (p *Program) Text(i int) string {
 		b.WriteString(" → " + p.slots[o.to])
 	}
 	return b.String()
+}
+
+// prctlArgs is how many arguments an operation of prctl(2) looks at.
+func prctlArgs(operation uint64) int {
+	if operation == unix.PR_CAP_AMBIENT {
+		return 3
+	}
+	return 2
+}
+
+// capArg names the capability that an argument of prctl(2) is.
+func capArg(o *op, k int) (string, bool) {
+	if o.nr != unix.SYS_PRCTL || o.kinds[k] != immediate {
+		return "", false
+	}
+	if o.args[0] == unix.PR_CAPBSET_DROP && k == 1 || o.args[0] == unix.PR_CAP_AMBIENT && k == 2 {
+		return caps.Name(int(o.args[k])), true
+	}
+	if o.args[0] == unix.PR_CAP_AMBIENT && k == 1 && o.args[k] == unix.PR_CAP_AMBIENT_RAISE {
+		return "PR_CAP_AMBIENT_RAISE", true
+	}
+	return "", false
 }
 
 func (p *Program) name(i int) string {
@@ -66,7 +130,7 @@ type sig struct{ name, args string }
 func signature(nr uint32) sig {
 	switch uintptr(nr) {
 	case unix.SYS_CAPSET:
-		return sig{"capset", "pp"}
+		return sig{"capset", "pc"}
 	case unix.SYS_CHDIR:
 		return sig{"chdir", "s"}
 	case unix.SYS_CHROOT:
@@ -82,9 +146,9 @@ func signature(nr uint32) sig {
 	case unix.SYS_EXECVEAT:
 		return sig{"execveat", "fsvpA"}
 	case unix.SYS_FACCESSAT:
-		return sig{"faccessat", "fsd"}
+		return sig{"faccessat", "fsX"}
 	case unix.SYS_FACCESSAT2:
-		return sig{"faccessat2", "fsdA"}
+		return sig{"faccessat2", "fsXA"}
 	case unix.SYS_FCHDIR:
 		return sig{"fchdir", "f"}
 	case unix.SYS_FCHMOD:
@@ -96,13 +160,13 @@ func signature(nr uint32) sig {
 	case unix.SYS_FCHOWNAT:
 		return sig{"fchownat", "fsddA"}
 	case unix.SYS_FCNTL:
-		return sig{"fcntl", "fdd"}
+		return sig{"fcntl", "fYd"}
 	case unix.SYS_FSCONFIG:
 		return sig{"fsconfig", "fFssd"}
 	case unix.SYS_FSMOUNT:
-		return sig{"fsmount", "fxM"}
+		return sig{"fsmount", "fZM"}
 	case unix.SYS_FSOPEN:
-		return sig{"fsopen", "sx"}
+		return sig{"fsopen", "sN"}
 	case unix.SYS_FSTAT:
 		return sig{"fstat", "fp"}
 	case unix.SYS_FSTATFS:
@@ -110,7 +174,7 @@ func signature(nr uint32) sig {
 	case unix.SYS_GETCWD:
 		return sig{"getcwd", "pd"}
 	case unix.SYS_IOCTL:
-		return sig{"ioctl", "fxp"}
+		return sig{"ioctl", "fIp"}
 	case unix.SYS_MKDIRAT:
 		return sig{"mkdirat", "fso"}
 	case unix.SYS_MKNODAT:
@@ -118,7 +182,7 @@ func signature(nr uint32) sig {
 	case unix.SYS_MOUNT:
 		return sig{"mount", "sssBs"}
 	case unix.SYS_MOUNT_SETATTR:
-		return sig{"mount_setattr", "fsApd"}
+		return sig{"mount_setattr", "fsAad"}
 	case unix.SYS_MOVE_MOUNT:
 		return sig{"move_mount", "fsfsV"}
 	case unix.SYS_OPENAT:
@@ -132,7 +196,7 @@ func signature(nr uint32) sig {
 	case unix.SYS_PIVOT_ROOT:
 		return sig{"pivot_root", "ss"}
 	case unix.SYS_PRCTL:
-		return sig{"prctl", "Pxxxx"}
+		return sig{"prctl", "Pd"}
 	case unix.SYS_PRLIMIT64:
 		return sig{"prlimit64", "dRlp"}
 	case unix.SYS_READ:
@@ -144,7 +208,7 @@ func signature(nr uint32) sig {
 	case unix.SYS_IOPRIO_SET:
 		return sig{"ioprio_set", "ddx"}
 	case unix.SYS_SECCOMP:
-		return sig{"seccomp", "dxp"}
+		return sig{"seccomp", "SQq"}
 	case unix.SYS_SETDOMAINNAME:
 		return sig{"setdomainname", "sd"}
 	case unix.SYS_SETGROUPS:
@@ -160,7 +224,7 @@ func signature(nr uint32) sig {
 	case unix.SYS_SETSID:
 		return sig{"setsid", ""}
 	case unix.SYS_SOCKET:
-		return sig{"socket", "dxd"}
+		return sig{"socket", "DKd"}
 	case unix.SYS_SYMLINKAT:
 		return sig{"symlinkat", "sfs"}
 	case unix.SYS_UMASK:
@@ -262,12 +326,18 @@ func (p *Program) arg(o *op, k int, kind byte) string {
 				s += ", resolve=" + flags('r', r)
 			}
 			return s + "}"
+		case 'a':
+			return p.mountAttr(v)
+		case 'c':
+			return fmt.Sprintf("{effective=%#x, permitted=%#x, inheritable=%#x}", p.capWord(v, 0), p.capWord(v, 1), p.capWord(v, 2))
+		case 'q':
+			return fmt.Sprintf("{len=%d, …}", uint16(p.word(v)))
 		case 'l':
 			return "{" + limit(p.word(v)) + ", " + limit(p.word(v+8)) + "}"
 		}
 		return "…"
 	}
-	if v == 0 && strings.IndexByte("svpHl", kind) >= 0 {
+	if v == 0 && strings.IndexByte("svpHlacq", kind) >= 0 {
 		return "NULL"
 	}
 	if o.kinds[k] == fdNumber || kind == 'f' {
@@ -288,12 +358,38 @@ func (p *Program) arg(o *op, k int, kind byte) string {
 		return fmt.Sprintf("%#o", v)
 	case 'E':
 		return unix.ErrnoName(unix.Errno(v))
-	case 'F', 'P', 'R':
+	case 'F', 'P', 'R', 'D', 'I', 'S', 'Y':
 		return enum(kind, v)
-	case 'x', 's', 'v', 'p', 'l':
+	case 'X':
+		if v == unix.X_OK {
+			return "X_OK"
+		}
+		return strconv.FormatUint(v, 10)
+	case 'x', 's', 'v', 'p', 'l', 'a', 'c', 'q':
 		return fmt.Sprintf("%#x", v)
 	}
 	return flags(kind, v)
+}
+
+// mountAttr prints a struct mount_attr.
+func (p *Program) mountAttr(off uint64) string {
+	var parts []string
+	for i, name := range [...]string{"attr_set=", "attr_clr="} {
+		if v := p.word(off + uint64(8*i)); v != 0 {
+			parts = append(parts, name+flags('M', v))
+		}
+	}
+	if v := p.word(off + 16); v != 0 {
+		parts = append(parts, "propagation="+flags('B', v))
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
+}
+
+// capWord is the i-th set of the two struct __user_cap_data_struct of capset(2).
+func (p *Program) capWord(off uint64, i int) uint64 {
+	low := binary.NativeEndian.Uint32(p.mem[off+uint64(4*i):])
+	high := binary.NativeEndian.Uint32(p.mem[off+uint64(12+4*i):])
+	return uint64(high)<<32 | uint64(low)
 }
 
 func quote(s string) string {
