@@ -122,7 +122,16 @@ func childMain(im *image) {
 		case opSync:
 			tokens, r, e = im.sync(uint32(a[0]), a[1], a[2], tokens)
 		case opSendFile:
+			im.msg.kind = msgFile
 			e = im.sendFile(int32(a[0]))
+		case opExchange:
+			tokens, r, e = im.exchange(uint32(a[0]), int32(a[1]), tokens)
+		case opOctal:
+			for k, v = 0, uint64(a[1]); k < 5; k++ {
+				*(*byte)(unsafe.Add(im.base, a[0]+uintptr(4-k))) = '0' + byte(v&7)
+				v >>= 3
+			}
+			*(*byte)(unsafe.Add(im.base, a[0]+5)) = 0
 		case opReady:
 			e = im.say(msgReady, 0, 0)
 		case opCommit:

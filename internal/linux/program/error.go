@@ -2,6 +2,7 @@ package program
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 )
 
@@ -37,6 +38,14 @@ func (p *Program) callError(i int, errno syscall.Errno) *CallError {
 		Index: i, Step: p.steps[o.step], Name: p.name(i), Call: p.Text(i), Errno: errno,
 		Exec: isExec(o.nr),
 	}
+}
+
+// stepError is an error of a function that stands for the i-th call.
+func (p *Program) stepError(i int, err error) error {
+	if s := p.steps[p.ops[i].step]; s.Verb != "" {
+		return fmt.Errorf("%s: %w", s, err)
+	}
+	return err
 }
 
 func (p *Program) forkError(err error) error {

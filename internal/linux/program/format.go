@@ -271,6 +271,12 @@ func (p *Program) special(o *op) string {
 		return "await(parent)"
 	case opSync:
 		return "sync(parent)"
+	case opExchange:
+		return "exchange(parent, SCM_RIGHTS " + p.arg(o, 1, 'f') + ")" + p.into(o)
+	case opDo:
+		return "prepare()" + p.into(o)
+	case opOctal:
+		return "octal(" + p.arg(o, 1, 'o') + ")"
 	case opSendFile:
 		return "sendmsg(parent, SCM_RIGHTS " + p.arg(o, 0, 'f') + ")"
 	case opCommit:

@@ -30,6 +30,8 @@ type Program struct {
 	scratch   bool
 	meanwhile []func(pid int) error
 	syncs     []func(pid int, reply []byte) error
+	swaps     []func(pid int, in *os.File) (*os.File, error)
+	dos       []func() (*os.File, error)
 
 	err error // the first mistake of the builder
 
@@ -311,6 +313,9 @@ const (
 	opKeep     // where to begin, up to five descriptors: closes all others from there up
 	opLoad     // slot = *(uint32)(mem + off) & mask
 	opAlive    // ends the child when its parent is gone
+	opDo       // the caller runs a function of its own, before the fork
+	opExchange // index of the function, descriptor to send; slot = the one received
+	opOctal    // address of six bytes, number: writes it as octal digits and NUL
 )
 
 // Fork ends the parent's calls: what follows is done by the child.
@@ -401,6 +406,26 @@ func (p *Program) Sync(buf Arg, n int, fn func(pid int, reply []byte) error) Op 
 	p.syncs = append(p.syncs, fn)
 	return p.Call(opSync, Int(len(p.syncs)-1), buf, Int(n))
 }
+
+// Exchange makes the child wait while the parent runs fn, which is given a
+// descriptor of the child's (nil for -1) that it closes, and may return one for
+// the child, where it is the result; without one, the result is -1.
+func (p *Program) Exchange(fd Arg, fn func(pid int, in *os.File) (*os.File, error)) Op {
+	p.talks = true
+	p.swaps = append(p.swaps, fn)
+	return p.Call(opExchange, Int(len(p.swaps)-1), fd)
+}
+
+// Do runs fn in the caller, before the fork; the file that it returns, if any,
+// is the result, for use by this program only.
+func (p *Program) Do(fn func() (*os.File, error)) Op {
+	p.dos = append(p.dos, fn)
+	return p.Call(opDo, Int(len(p.dos)-1))
+}
+
+// Octal writes v, below 0100000, in octal digits and a NUL at addr, which is
+// memory of this program: six bytes.
+func (p *Program) Octal(addr, v Arg) Op { return p.Call(opOctal, Uint(addr.v), v) }
 
 // SendFile sends a descriptor to the parent (Child.Files).
 func (p *Program) SendFile(fd Arg) Op { return p.Call(opSendFile, fd) }

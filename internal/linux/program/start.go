@@ -152,6 +152,27 @@ func (p *Program) runParent(im *image) (opened []int, err error) {
 			r = a[0]
 		case opFail:
 			e = syscall.Errno(a[0])
+		case opPoke:
+			if a[2] == 4 {
+				*(*uint32)(unsafe.Add(im.base, a[0])) = uint32(a[1])
+			} else {
+				*(*uint64)(unsafe.Add(im.base, a[0])) = uint64(a[1])
+			}
+		case opDo:
+			f, err := p.dos[a[0]]()
+			if err != nil {
+				return opened, p.stepError(pc, err)
+			}
+			r = ^uintptr(0)
+			if f != nil {
+				fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+				_ = f.Close() // only a name for what it shows
+				if err != nil {
+					return opened, p.stepError(pc, err)
+				}
+				r = uintptr(fd)
+				opened = append(opened, fd)
+			}
 		case opExpect:
 			v := uint64(*(*uint32)(unsafe.Add(im.base, a[0])))
 			if a[4] == 8 {
@@ -331,6 +352,11 @@ func (c *Child) follow(untilReady bool) error {
 			if err := c.answer(m.index); err != nil {
 				return c.abandon(err)
 			}
+		case msgSwap:
+			// Never by a second child, whose pid might not be known yet.
+			if err := c.swap(m.index, oob[:oobn]); err != nil {
+				return c.abandon(err)
+			}
 		case msgCommit:
 			c.done = true
 		case msgReady:
@@ -382,16 +408,51 @@ func (c *Child) answer(i uint32) error {
 			n = int(o.args[2])
 		}
 	}
-	var buf [1 + replyMax]byte
-	buf[0] = msgReply
 	if n > replyMax {
 		return fmt.Errorf("program: reply of %d bytes", n)
 	}
-	if err := c.p.syncs[i](c.Pid, buf[1:1+n]); err != nil {
+	buf := make([]byte, 1+n)
+	buf[0] = msgReply
+	if err := c.p.syncs[i](c.Pid, buf[1:]); err != nil {
 		return err
 	}
-	_ = unix.Sendto(c.sock.fd, buf[:1+n], unix.MSG_NOSIGNAL, nil) // a dead child says so itself
+	_ = unix.Sendto(c.sock.fd, buf, unix.MSG_NOSIGNAL, nil) // a dead child says so itself
 	return nil
+}
+
+// swap runs the function of an Exchange.
+func (c *Child) swap(i uint32, oob []byte) error {
+	own := c.Files
+	c.Files = nil
+	var in *os.File
+	if err := c.takeFiles(oob); err != nil {
+		return err
+	}
+	if len(c.Files) > 0 {
+		in = c.Files[0]
+	}
+	c.Files = own
+	out, err := c.p.swaps[i](c.Pid, in)
+	if err != nil {
+		return c.p.stepError(c.p.swapAt(i), err)
+	}
+	var rights []byte
+	if out != nil {
+		rights = unix.UnixRights(int(out.Fd()))
+		defer out.Close()
+	}
+	_ = unix.Sendmsg(c.sock.fd, []byte{msgReply}, rights, nil, unix.MSG_NOSIGNAL) // a dead child says so itself
+	return nil
+}
+
+// swapAt is the index of the call that makes the i-th Exchange.
+func (p *Program) swapAt(i uint32) int {
+	for k := range p.ops {
+		if o := &p.ops[k]; o.nr == opExchange && o.args[0] == uint64(i) {
+			return k
+		}
+	}
+	return p.fork
 }
 
 func (c *Child) takeFiles(oob []byte) error {

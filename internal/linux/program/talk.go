@@ -20,6 +20,7 @@ const (
 	msgWarning = 'W'
 	msgPid     = 'P'
 	msgSync    = 'S'
+	msgSwap    = 'D'
 	msgFile    = 'F'
 	msgReady   = 'R'
 	msgCommit  = 'X'
@@ -27,8 +28,9 @@ const (
 	msgReply   = 'A' // to the child, followed by the bytes
 )
 
-// replyMax bounds what a Sync function can answer.
-const replyMax = 512
+// replyMax bounds what a Sync function can answer: well below what fits into a
+// socket (net.core.wmem_default).
+const replyMax = 64 << 10
 
 // The kernel's structures with addresses as numbers: the child must not store
 // Go pointers.
@@ -91,18 +93,9 @@ func (im *image) sync(i uint32, addr, n uintptr, tokens int) (int, uintptr, sysc
 	if e := im.say(msgSync, i, 0); e != 0 {
 		return tokens, 0, e
 	}
-	for {
-		kind, e := im.hear(unix.MSG_PEEK)
-		if e != 0 {
-			return tokens, 0, e
-		}
-		if kind != msgToken {
-			break
-		}
-		if _, e = im.hear(0); e != 0 {
-			return tokens, 0, e
-		}
-		tokens++
+	tokens, e := im.skip(tokens)
+	if e != 0 {
+		return tokens, 0, e
 	}
 	if addr == 0 {
 		addr = uintptr(unsafe.Pointer(&im.buf))
@@ -111,19 +104,64 @@ func (im *image) sync(i uint32, addr, n uintptr, tokens int) (int, uintptr, sysc
 	im.iov[0] = iovec{uintptr(unsafe.Pointer(&im.buf)), 1}
 	im.iov[1] = iovec{addr, n}
 	im.hdr = msghdr{iov: uintptr(unsafe.Pointer(&im.iov)), iovlen: 2}
-	r, _, e := syscall.RawSyscall6(syscall.SYS_RECVMSG, im.sock, uintptr(unsafe.Pointer(&im.hdr)), 0, 0, 0, 0)
+	var r uintptr
+	r, _, e = syscall.RawSyscall6(syscall.SYS_RECVMSG, im.sock, uintptr(unsafe.Pointer(&im.hdr)), 0, 0, 0, 0)
 	if e == 0 && r != n+1 {
 		e = syscall.EIO
 	}
 	return tokens, n, e
 }
 
-// sendFile sends a descriptor to the parent.
+// skip counts tokens until something else is next.
+//
+//go:nosplit
+//go:norace
+func (im *image) skip(tokens int) (int, syscall.Errno) {
+	for {
+		kind, e := im.hear(unix.MSG_PEEK)
+		if e != 0 || kind != msgToken {
+			return tokens, e
+		}
+		if _, e = im.hear(0); e != 0 {
+			return tokens, e
+		}
+		tokens++
+	}
+}
+
+// exchange sends a descriptor with a request and receives one with the answer.
+//
+//go:nosplit
+//go:norace
+func (im *image) exchange(i uint32, fd int32, tokens int) (int, uintptr, syscall.Errno) {
+	var e syscall.Errno
+	if fd < 0 {
+		e = im.say(msgSwap, i, 0)
+	} else {
+		im.msg.kind, im.msg.index = msgSwap, i
+		e = im.sendFile(fd)
+	}
+	if e == 0 {
+		tokens, e = im.skip(tokens)
+	}
+	if e != 0 {
+		return tokens, 0, e
+	}
+	im.iov[0] = iovec{uintptr(unsafe.Pointer(&im.buf)), 1}
+	im.ctl.len, im.ctl.fd = 0, -1
+	im.hdr = msghdr{
+		iov: uintptr(unsafe.Pointer(&im.iov)), iovlen: 1,
+		control: uintptr(unsafe.Pointer(&im.ctl)), controllen: unsafe.Sizeof(im.ctl),
+	}
+	_, _, e = syscall.RawSyscall6(syscall.SYS_RECVMSG, im.sock, uintptr(unsafe.Pointer(&im.hdr)), unix.MSG_CMSG_CLOEXEC, 0, 0, 0)
+	return tokens, uintptr(int(im.ctl.fd)), e
+}
+
+// sendFile sends the message with a descriptor to the parent.
 //
 //go:nosplit
 //go:norace
 func (im *image) sendFile(fd int32) syscall.Errno {
-	im.msg.kind = msgFile
 	im.iov[0] = iovec{uintptr(unsafe.Pointer(&im.msg)), unsafe.Sizeof(im.msg)}
 	im.ctl.len = uint64(unsafe.Offsetof(im.ctl.fd)) + 4
 	im.ctl.level, im.ctl.typ, im.ctl.fd = unix.SOL_SOCKET, unix.SCM_RIGHTS, fd
