@@ -31,11 +31,14 @@ type compiler struct {
 	slave       program.Slot // of the terminal
 	lsm         program.Slot
 	cwd         program.Slot
-	shield      *os.File
-	joined      *os.File   // an eventfd: the child has joined its v1 hierarchies
-	opened      []*os.File // needed until the program has started
-	path        string     // of the file to execute, where that is not the first argument
-	warnings    []error
+	late        []*mount // become read-only at the end
+	// parentMounts: the caller's thread makes the mounts that come from the host.
+	parentMounts bool
+	shield       *os.File
+	joined       *os.File   // an eventfd: the child has joined its v1 hierarchies
+	opened       []*os.File // needed until the program has started
+	path         string     // of the file to execute, where that is not the first argument
+	warnings     []error
 }
 
 // Compile turns s into a program. It validates what the program relies on and
@@ -53,6 +56,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		return nil, err
 	}
 	if err := c.ns.parse(s.Linux.Namespaces, o.Netns); err != nil {
+		return nil, err
+	}
+	if err := c.check(); err != nil {
 		return nil, err
 	}
 	c.userNS = c.ns.has(unix.CLONE_NEWUSER) || !inInitialUserNS()
@@ -74,7 +80,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		if rootfs, err = c.openRoot(); err != nil {
 			return err
 		}
-		c.openSources(mounts)
+		if err := c.openSources(mounts); err != nil {
+			return err
+		}
 		c.findDevices()
 		return nil
 	}
@@ -82,6 +90,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.parentMounts = mayMount
 	if newRoot && mayMount {
 		if err := sources(); err != nil {
 			return nil, err
@@ -133,7 +142,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 			if mounts[i].cgroup() {
 				continue
 			}
-			c.mount(&mounts[i])
+			if err := c.mount(&mounts[i]); err != nil {
+				return nil, err
+			}
 		}
 		if c.dev == 0 && !c.devIsBound(mounts) {
 			c.devInRoot()
@@ -162,7 +173,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	if newRoot {
 		for i := range mounts {
 			if mounts[i].cgroup() {
-				c.mount(&mounts[i])
+				if err := c.mount(&mounts[i]); err != nil {
+					return nil, err
+				}
 			}
 		}
 		if o.Hooks != nil {
@@ -203,6 +216,9 @@ func (c *compiler) checkProcess(pr *specs.Process) error {
 	}
 	if pr.User.UID == ^uint32(0) || pr.User.GID == ^uint32(0) {
 		return invalid("user %d:%d: id out of range", pr.User.UID, pr.User.GID) // -1 means "leave it" to setresuid
+	}
+	if err := checkLSM(pr); err != nil {
+		return err
 	}
 	for _, g := range pr.User.AdditionalGids {
 		if g == ^uint32(0) {
@@ -311,6 +327,10 @@ func (c *compiler) leave() {
 // finishRoot sets what the root mount itself shall be, once nothing has to be
 // created in it any more.
 func (c *compiler) finishRoot() {
+	for _, m := range c.late {
+		c.p.Step(program.Step{Verb: "remount", Dst: m.dst, Flags: "ro"})
+		c.p.SetMountAttr(m.fd, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
 	var attr unix.MountAttr
 	recursive := false
 	flags := ""

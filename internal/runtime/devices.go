@@ -133,7 +133,7 @@ func (c *compiler) devIsBound(mounts []mount) bool {
 // at /dev. What is there already stays.
 func (c *compiler) devInRoot() {
 	c.p.Step(program.Step{Verb: "devices in", Object: "/dev"})
-	dir := c.target("/dev", program.Null)
+	dir, _ := c.target("/dev", program.Null)
 	c.makeDevices(dir.Arg())
 }
 
@@ -174,7 +174,7 @@ func (c *compiler) bindConsole() {
 		p.Call(unix.SYS_MKNODAT, c.dev.Arg(), name, program.Int(unix.S_IFREG|0o600), program.Int(0)).Ignore(unix.EEXIST)
 		p.Call(unix.SYS_OPENAT, c.dev.Arg(), name, program.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).To(t)
 	} else {
-		t = c.target("/dev/console", mnt.Arg())
+		t, _ = c.target("/dev/console", mnt.Arg())
 	}
 	p.MoveMount(mnt.Arg(), t.Arg())
 }

@@ -23,6 +23,9 @@ func startError(err error, command string) error {
 		return execError(ce, command)
 	}
 	if ce != nil {
+		if isLink(ce) && (ce.Step.Type == "proc" || ce.Step.Type == "sysfs") {
+			err = fmt.Errorf("filesystem %q must be mounted on ordinary directory: %w", ce.Step.Type, err)
+		}
 		err = errs.Hint(err, hints(ce)...)
 	}
 	return errs.WithExit(err, errs.ExitEngine)
@@ -36,12 +39,17 @@ func hints(ce *CallError) []string {
 		return []string{ce.Step.Src + " is a directory and " + ce.Step.Dst + " in the image is not"}
 	case isMount && ce.Step.Type == "bind" && ce.Name == "" && ce.Errno == unix.EISDIR:
 		return []string{ce.Step.Src + " is not a directory and " + ce.Step.Dst + " in the image is one"}
-	case isMount && ce.Name == "openat2" && ce.Errno == unix.ELOOP && strict(ce.Step.Dst):
+	case isLink(ce):
 		return []string{"the image has a symbolic link at " + ce.Step.Dst + ", where none is followed"}
 	case (ce.Name == "clone3" || ce.Name == "unshare") && strings.Contains(ce.Call, "CLONE_NEWUSER"):
 		return userns.Obstacles(ce)
 	}
 	return nil
+}
+
+// isLink reports whether the call met a symbolic link where none is followed.
+func isLink(ce *CallError) bool {
+	return ce.Step.Verb == "mount" && ce.Name == "openat2" && ce.Errno == unix.ELOOP && strict(ce.Step.Dst)
 }
 
 // commandError is a command that cannot be executed. Its text is Docker's; the

@@ -122,7 +122,7 @@ func TestFailuresNameTheCall(t *testing.T) {
 		}},
 		{"sysctl", `sysctl net.ipv4.nope=1: openat: no such file or directory`, func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.ipv4.nope": "1"} }},
 		{"sysctl value", `sysctl net.ipv4.ip_forward=x: write: invalid argument`, func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "x"} }},
-		{"apparmor", `security label`, func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }},
+		{"apparmor", `apparmor: config provided but apparmor not supported`, func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }},
 
 		{"no command", `process: no command`, func(s *specs.Spec) { s.Process.Args = nil }},
 		{"relative cwd", `working directory "x": not an absolute path`, func(s *specs.Spec) { s.Process.Cwd = "x" }},

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/program"
 )
 
@@ -19,6 +20,11 @@ type mount struct {
 	opt  mountOptions
 	fd   program.Arg // the detached mount, when it exists before its turn
 	host program.Slot
+	// inner is the source of a bind mount in the container's own tree.
+	inner string
+	mode  program.Arg // of a tmpfs, as text that the child writes
+	// late: becomes read-only when all is in its place (devices, other mounts).
+	late bool
 }
 
 func (m *mount) cgroup() bool { return m.typ == "cgroup" || m.typ == "cgroup2" }
@@ -35,49 +41,70 @@ func (c *compiler) parseMounts() ([]mount, error) {
 		m.spec, m.typ, m.opt = s, s.Type, parseOptions(s.Options)
 		// A relative destination is relative to the root (runtime-spec, Mounts).
 		m.dst = path.Clean("/" + s.Destination)
+		if inner, ok := c.inRoot(m.dst); ok {
+			m.dst = inner // as runc: a place in the root, named by its path on the host
+		}
 		if m.opt.bind {
 			m.typ = "bind"
 		}
+		mapped := m.opt.idmap || len(s.UIDMappings) > 0 || len(s.GIDMappings) > 0
 		switch {
 		case s.Destination == "" || m.dst == "/":
 			return nil, invalid("mount %q: cannot be the root", s.Destination)
-		case m.typ == "" || m.typ == "none":
+		case m.typ == "" || m.typ == "none" && !m.opt.remount:
 			return nil, invalid("mount %q: has no type", m.dst)
+		case m.opt.remount && len(m.opt.data) > 0:
+			return nil, unsupported("mount %q: option %q cannot be changed by a remount", m.dst, m.opt.data[0])
+		case m.opt.remount:
 		case m.typ == "bind" && s.Source == "" && c.o.Binds[s.Destination] == nil:
 			return nil, invalid("mount %q: has no source", m.dst)
-		case len(s.UIDMappings) > 0 || len(s.GIDMappings) > 0:
-			return nil, unsupported("mount %q: id mappings of its own", m.dst)
-		case m.opt.copyUp:
-			return nil, unsupported("mount %q: option tmpcopyup", m.dst)
+		case mapped && m.typ != "bind":
+			return nil, invalid("invalid mount %q: id-mapped mounts are only supported for bind-mounts", m.dst)
+		case len(s.UIDMappings) > 0 != (len(s.GIDMappings) > 0):
+			return nil, invalid("invalid mount %q: id-mapped mounts must have both uid and gid mappings specified", m.dst)
+		case m.opt.copyUp && m.typ != "tmpfs":
+			return nil, invalid("mount %q: option tmpcopyup is for tmpfs only", m.dst)
 		case m.typ == "bind" && len(m.opt.data) > 0:
-			return nil, invalid("mount %q: unknown option %q", m.dst, m.opt.data[0])
+			return nil, invalid("invalid mount %q: bind mounts cannot have any filesystem-specific options applied: %q", m.dst, m.opt.data[0])
 		}
 		if m.typ == "bind" {
 			m.opt.bind = true
+		}
+		for _, o := range m.opt.ofFS {
+			if m.typ != "bind" && o != "iversion" && o != "noiversion" && o != "acl" && o != "noacl" {
+				m.opt.data = append(m.opt.data, o)
+				continue
+			}
+			c.warnings = append(c.warnings, errs.New(errs.Unsupported, "mount %q: option %s has no effect here: it is decided where the file system is mounted first", m.dst, o))
 		}
 	}
 	return mounts, nil
 }
 
+// inRoot returns where in the container name is that names a place below its
+// root on the host.
+func (c *compiler) inRoot(name string) (string, bool) {
+	if c.o.Rootfs != nil || c.s.Root == nil || !path.IsAbs(c.s.Root.Path) {
+		return "", false
+	}
+	inner, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(path.Clean(c.s.Root.Path), "/"))
+	return inner, ok && path.Clean(c.s.Root.Path) != "/" && strings.HasPrefix(inner, "/")
+}
+
 // openSources makes, in the caller's thread, the detached mounts of everything
 // that comes from the host: by its names, with its rights, and in its peer
 // groups, so that shared and slave propagation mean what they say.
-func (c *compiler) openSources(mounts []mount) {
+func (c *compiler) openSources(mounts []mount) error {
 	p := c.p
 	for i := range mounts {
 		m := &mounts[i]
+		if m.opt.remount {
+			continue
+		}
 		if m.typ == "bind" {
-			p.Step(m.step("mount"))
-			if f := c.o.Binds[m.spec.Destination]; f != nil {
-				m.fd = p.File(f)
-			} else {
-				flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
-				if m.opt.rec {
-					flags |= unix.AT_RECURSIVE
-				}
-				m.fd = c.openTree(m.spec.Source, flags).Arg()
+			if err := c.openBind(m); err != nil {
+				return err
 			}
-			c.setAttrs(m.fd, &m.opt)
 			continue
 		}
 		if from := c.hostTwin(m); from != "" {
@@ -92,35 +119,57 @@ func (c *compiler) openSources(mounts []mount) {
 			c.openHierarchies(m)
 		}
 	}
+	return nil
+}
+
+// openBind makes the detached mount of a bind mount, unless its source lies in
+// the container's own tree: that is what it will be when the mount's turn comes.
+func (c *compiler) openBind(m *mount) error {
+	p := c.p
+	p.Step(m.step("mount"))
+	if f := c.o.Binds[m.spec.Destination]; f != nil {
+		m.fd = p.File(f)
+		c.setAttrs(m.fd, &m.opt)
+		return nil
+	}
+	if inner, ok := c.inRoot(m.spec.Source); ok {
+		m.inner = inner
+		return nil
+	}
+	m.fd = c.openTree(m.spec.Source, m.openFlags()).Arg()
+	if err := c.mapIDs(m); err != nil {
+		return err
+	}
+	c.setAttrs(m.fd, &m.opt)
+	return nil
+}
+
+func (m *mount) openFlags() int {
+	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+	if m.opt.rec {
+		flags |= unix.AT_RECURSIVE
+	}
+	return flags
+}
+
+// openInner makes the detached mount of a bind mount from the container's tree.
+func (c *compiler) openInner(m *mount) error {
+	p := c.p
+	at, fd := p.Slot(m.inner), p.Slot(m.spec.Source)
+	p.Openat2(c.root, m.inner, unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}).To(at)
+	p.Call(unix.SYS_OPEN_TREE, at.Arg(), p.Empty(), program.Int(m.openFlags()|unix.AT_EMPTY_PATH)).To(fd)
+	m.fd = fd.Arg()
+	if err := c.mapIDs(m); err != nil {
+		return err
+	}
+	c.setAttrs(m.fd, &m.opt)
+	return nil
 }
 
 func (c *compiler) openTree(src string, flags int) program.Slot {
 	s := c.p.Slot(src)
 	c.p.Call(unix.SYS_OPEN_TREE, program.CWD, c.p.String(src), program.Int(flags)).To(s)
 	return s
-}
-
-// setAttrs applies options to a detached mount: there is no moment in which
-// the container could see it without them.
-func (c *compiler) setAttrs(fd program.Arg, o *mountOptions) {
-	p := c.p
-	prop, rec := o.prop, o.propRec
-	if prop == 0 {
-		prop, rec = unix.MS_PRIVATE, true // Docker's default, rprivate
-	}
-	all := unix.MountAttr{Attr_set: o.rset, Attr_clr: o.rclr}
-	one := unix.MountAttr{Attr_set: o.set, Attr_clr: o.clr}
-	if rec {
-		all.Propagation = prop
-	} else {
-		one.Propagation = prop
-	}
-	if all != (unix.MountAttr{}) {
-		p.SetMountAttr(fd, all, true)
-	}
-	if one != (unix.MountAttr{}) {
-		p.SetMountAttr(fd, one, false)
-	}
 }
 
 // hostTwin is the host's mount that can stand in for m, "" where m cannot be
@@ -186,6 +235,9 @@ func (c *compiler) newMount(m *mount) program.Slot {
 			p.Call(unix.SYS_FSCONFIG, fs.Arg(), program.Int(unix.FSCONFIG_SET_STRING), p.String("source"), p.String(m.spec.Source), program.Int(0))
 		}
 		c.fsconfig(fs, data)
+		if m.mode != program.Null {
+			p.Call(unix.SYS_FSCONFIG, fs.Arg(), program.Int(unix.FSCONFIG_SET_STRING), p.String("mode"), m.mode, program.Int(0))
+		}
 	}
 	if _, gids := splitOption(m.opt.data, "gid"); typ == "devpts" && gids != "" && c.userNS {
 		// The group of terminals is usually 5, which a map of a single id does
@@ -205,7 +257,10 @@ func (c *compiler) newMount(m *mount) program.Slot {
 		create(m.opt.data)
 		guard(p.Call(unix.SYS_FSCONFIG, fs.Arg(), program.Int(unix.FSCONFIG_CMD_CREATE), program.Null, program.Null, program.Int(0)))
 	}
-	attrs := m.opt.set | m.opt.rset
+	attrs := m.opt.set | m.opt.rset | m.opt.atime
+	if m.late {
+		attrs &^= unix.MOUNT_ATTR_RDONLY
+	}
 	guard(p.Call(unix.SYS_FSMOUNT, fs.Arg(), program.Int(unix.FSMOUNT_CLOEXEC), program.Uint(attrs)).To(mnt))
 	if m.opt.prop != 0 && m.opt.prop != unix.MS_PRIVATE {
 		p.SetMountAttr(mnt.Arg(), unix.MountAttr{Propagation: m.opt.prop}, false)
@@ -244,30 +299,33 @@ func splitOption(data []string, key string) (rest []string, value string) {
 }
 
 // mount puts one mount into the container's tree.
-func (c *compiler) mount(m *mount) {
+func (c *compiler) mount(m *mount) error {
 	p := c.p
 	p.Step(m.step("mount"))
+	if m.opt.remount {
+		c.remount(m)
+		return nil
+	}
 	if m.typ == "cgroup" && len(c.o.CgroupV1) > 0 {
 		c.mountHierarchies(m)
-		return
+		return nil
+	}
+	if m.inner != "" {
+		if err := c.openInner(m); err != nil {
+			return err
+		}
 	}
 	var source program.Arg // whose type a missing target gets; none: a directory
 	if m.typ == "bind" {
 		source = m.fd
 	}
-	t := c.target(m.dst, source)
+	t, missing := c.target(m.dst, source)
+	m.late = m.opt.set&unix.MOUNT_ATTR_RDONLY != 0 && (m.typ == "tmpfs" || m.dst == "/dev" && m.typ != "bind")
 	if m.fd == program.Null {
 		if label := c.s.Linux.MountLabel; label != "" && (m.typ == "tmpfs" || m.typ == "mqueue" || m.typ == "devpts") {
 			m.opt.data = append(m.opt.data, "context="+label)
 		}
-		m.fd = c.newMount(m).Arg()
-		if _, mode := splitOption(m.opt.data, "mode"); m.typ == "tmpfs" && mode == "" {
-			// As runc: without a mode the directory keeps the one it had.
-			perm := p.Slot("mode")
-			st, _ := p.Fstat(t.Arg())
-			p.LoadMode(perm, st)
-			p.Call(unix.SYS_FCHMODAT, m.fd, p.String("."), perm.Arg())
-		}
+		c.newMountOn(m, t, missing)
 	}
 	move := p.MoveMount(m.fd, t.Arg())
 	if m.typ == "bind" {
@@ -275,6 +333,9 @@ func (c *compiler) mount(m *mount) {
 	}
 	if m.typ == "mqueue" && m.host != 0 {
 		move.Ignore(unix.EBADF) // the host has none either, and its queues are what is asked for
+	}
+	if m.late {
+		c.late = append(c.late, m)
 	}
 	switch {
 	case m.dst == "/dev" && m.typ != "bind":
@@ -284,6 +345,51 @@ func (c *compiler) mount(m *mount) {
 	case m.dst == "/dev/pts" && m.typ == "devpts":
 		c.pts = p.Slot("/dev/pts")
 		p.Set(c.pts, m.fd)
+	}
+	return nil
+}
+
+// newMountOn makes the mount for target t. As runc: a tmpfs without a mode of
+// its own has that of the directory it covers, one whose target was missing the
+// kernel's 1777.
+func (c *compiler) newMountOn(m *mount, t, missing program.Slot) {
+	p := c.p
+	_, mode := splitOption(m.opt.data, "mode")
+	switch {
+	case m.opt.copyUp:
+		m.fd = c.copyUp(m, t)
+	case m.typ != "tmpfs" || mode != "":
+		m.fd = c.newMount(m).Arg()
+	default:
+		made, fresh, done := p.Slot("tmpfs"), p.NewLabel(), p.NewLabel()
+		p.IfSet(missing, fresh)
+		perm := p.Slot("mode")
+		m.mode = p.Buffer(8)
+		st, _ := p.Fstat(t.Arg())
+		p.LoadMode(perm, st)
+		p.Octal(m.mode, perm.Arg())
+		p.Set(made, c.newMount(m).Arg())
+		p.Jump(done)
+		p.Place(fresh)
+		m.mode = program.Null
+		p.Set(made, c.newMount(m).Arg())
+		p.Place(done)
+		m.fd = made.Arg()
+	}
+}
+
+// remount changes the attributes of what is mounted at the target.
+func (c *compiler) remount(m *mount) {
+	t, _ := c.target(m.dst, program.Null)
+	o := m.opt
+	attr := unix.MountAttr{Attr_set: o.set, Attr_clr: plain &^ o.set, Propagation: o.prop}
+	if o.atimes {
+		attr.Attr_set |= o.atime
+		attr.Attr_clr |= unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME&^o.atime
+	}
+	c.p.SetMountAttr(t.Arg(), attr, false)
+	if o.rset|o.rclr != 0 {
+		c.p.SetMountAttr(t.Arg(), unix.MountAttr{Attr_set: o.rset, Attr_clr: o.rclr}, true)
 	}
 }
 
@@ -321,10 +427,10 @@ func strict(dst string) bool {
 }
 
 // target opens the place of a mount, or makes it: a directory, or the type that
-// source has.
-func (c *compiler) target(dst string, source program.Arg) program.Slot {
+// source has. made is 1 if it was missing.
+func (c *compiler) target(dst string, source program.Arg) (t, made program.Slot) {
 	p := c.p
-	t := p.Slot(dst)
+	t, made = p.Slot(dst), p.Slot("made")
 	missing, done := p.NewLabel(), p.NewLabel()
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	if strict(dst) {
@@ -333,6 +439,7 @@ func (c *compiler) target(dst string, source program.Arg) program.Slot {
 	p.Openat2(c.root, dst, how).To(t).Catch(unix.ENOENT, missing)
 	p.Jump(done)
 	p.Place(missing)
+	p.Set(made, program.Int(1))
 	if source != program.Null {
 		file := p.NewLabel()
 		st, _ := p.Fstat(source)
@@ -345,7 +452,7 @@ func (c *compiler) target(dst string, source program.Arg) program.Slot {
 		p.Mkpath(c.root, dst, true, -1, -1).To(t)
 	}
 	p.Place(done)
-	return t
+	return t, made
 }
 
 // openHierarchies makes detached mounts of the container's own v1 cgroups.
@@ -362,7 +469,7 @@ func (c *compiler) openHierarchies(m *mount) {
 // mountHierarchies mounts a tmpfs with a directory for each v1 hierarchy.
 func (c *compiler) mountHierarchies(m *mount) {
 	p := c.p
-	t := c.target(m.dst, program.Null)
+	t, _ := c.target(m.dst, program.Null)
 	tmpfs := mount{spec: &specs.Mount{Source: "tmpfs"}, typ: "tmpfs", opt: mountOptions{data: []string{"mode=755"}}}
 	tmpfs.opt.set = m.opt.set &^ unix.MOUNT_ATTR_RDONLY
 	fd := c.newMount(&tmpfs)
@@ -439,23 +546,21 @@ func (c *compiler) sysctlFile(key string) (string, error) {
 			return "", invalid("sysctl %q: not a name", key)
 		}
 	}
-	var need uint64
+	dotted := strings.NewReplacer("/", ".", ".", "/").Replace(file)
 	switch {
 	case strings.HasPrefix(file, "net/"):
-		need = unix.CLONE_NEWNET
-	case strings.HasPrefix(file, "fs/mqueue/"):
-		need = unix.CLONE_NEWIPC
-	case file == "kernel/domainname":
-		need = unix.CLONE_NEWUTS
-	case file == "kernel/hostname":
-		return "", invalid("sysctl %q: set the host name instead", key)
-	case strings.HasPrefix(file, "kernel/msg"), strings.HasPrefix(file, "kernel/shm"), file == "kernel/sem":
-		need = unix.CLONE_NEWIPC
+		if !c.ns.has(unix.CLONE_NEWNET) || c.ns.ownNet() {
+			return "", invalid("sysctl %q not allowed in host network namespace", dotted)
+		}
+	case strings.HasPrefix(file, "fs/mqueue/"), strings.HasPrefix(file, "kernel/msg"), strings.HasPrefix(file, "kernel/shm"), file == "kernel/sem":
+		if !c.ns.has(unix.CLONE_NEWIPC) {
+			return "", invalid("sysctl %q is not allowed in the hosts ipc namespace", dotted)
+		}
+	case file == "kernel/hostname" && c.ns.has(unix.CLONE_NEWUTS):
+		return "", invalid("sysctl %q is not allowed as it conflicts with the OCI %q field", dotted, "hostname")
+	case file == "kernel/domainname" && c.ns.has(unix.CLONE_NEWUTS):
 	default:
-		return "", invalid("sysctl %q: is not separate for a container", key)
-	}
-	if !c.ns.has(need) {
-		return "", invalid("sysctl %q: the container has no %s namespace of its own", key, flagName(need))
+		return "", invalid("sysctl %q is not in a separate kernel namespace", dotted)
 	}
 	return file, nil
 }

@@ -40,6 +40,17 @@ func (n *namespaces) has(flag uint64) bool {
 	return n.new&flag != 0
 }
 
+// ownNet reports whether the network namespace that is joined is the caller's.
+func (n *namespaces) ownNet() bool {
+	var own, other unix.Stat_t
+	for _, j := range n.joins {
+		if j.flag == unix.CLONE_NEWNET {
+			return unix.Stat("/proc/self/ns/net", &own) == nil && unix.Stat(j.path, &other) == nil && own.Dev == other.Dev && own.Ino == other.Ino
+		}
+	}
+	return false
+}
+
 // parse sorts what the spec asks for. netns, if not nil, is the network namespace
 // that it asks for, made already.
 func (n *namespaces) parse(list []specs.LinuxNamespace, netns *os.File) error {

@@ -328,10 +328,10 @@ func TestReadonlyRootHostnameSysctl(t *testing.T) {
 	r := run(t, s, Options{})
 	has(t, r.out, "touch: /x: Read-only file system", "shm", "box", "example.org", "77", "1", "/new/dir")
 	for key, want := range map[string]string{
-		"kernel.core_pattern":           `sysctl "kernel.core_pattern": is not separate for a container`,
+		"kernel.core_pattern":           `sysctl "kernel.core_pattern" is not in a separate kernel namespace`,
 		"net.../../kernel/core_pattern": `sysctl "net.../../kernel/core_pattern": not a name`,
 		"kernel/../vm/x":                `sysctl "kernel/../vm/x": not a name`,
-		"kernel.hostname":               `sysctl "kernel.hostname": set the host name instead`,
+		"kernel.hostname":               `sysctl "kernel.hostname" is not allowed as it conflicts with the OCI "hostname" field`,
 		"vm":                            `sysctl "vm": unknown`,
 	} {
 		s.Linux.Sysctl = map[string]string{key: "1"}
@@ -341,7 +341,7 @@ func TestReadonlyRootHostnameSysctl(t *testing.T) {
 	}
 	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
 	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "network" })
-	if _, err := Compile(s, Options{}); err == nil || err.Error() != `sysctl "net.ipv4.ip_forward": the container has no network namespace of its own` {
+	if _, err := Compile(s, Options{}); err == nil || err.Error() != `sysctl "net.ipv4.ip_forward" not allowed in host network namespace` {
 		t.Errorf("host's network: %v", err)
 	}
 }

@@ -126,6 +126,11 @@ func childMain(im *image) {
 			e = im.sendFile(int32(a[0]))
 		case opExchange:
 			tokens, r, e = im.exchange(uint32(a[0]), int32(a[1]), tokens)
+		case opIfSet:
+			if a[0] != ^uintptr(0) {
+				pc = int(im.labels[a[1]]) - 1
+				continue
+			}
 		case opOctal:
 			for k, v = 0, uint64(a[1]); k < 5; k++ {
 				*(*byte)(unsafe.Add(im.base, a[0]+uintptr(4-k))) = '0' + byte(v&7)

@@ -25,13 +25,13 @@ func TestExchange(t *testing.T) {
 		return os.NewFile(uintptr(fd), "pipe"), err
 	}).To(out)
 	nothing := p.Slot("none")
-	p.Do(func() (*os.File, error) { return nil, nil }).To(nothing)
+	p.Do(func() (*os.File, error) { return nil, nil }).To(nothing) //nolint:nilnil // what is tested
 	p.Fork(Clone{})
 	p.Meanwhile(func(int) error { return nil }) // its token must not be taken for the answer
 	p.Exchange(out.Arg(), func(pid int, f *os.File) (*os.File, error) {
 		if pid <= 0 || f == nil {
 			t.Errorf("pid %d, file %v", pid, f)
-			return nil, nil
+			return nil, nil //nolint:nilnil // what is tested
 		}
 		defer f.Close()
 		if _, err := f.WriteString("from the parent\n"); err != nil {

@@ -275,6 +275,8 @@ func (p *Program) special(o *op) string {
 		return "exchange(parent, SCM_RIGHTS " + p.arg(o, 1, 'f') + ")" + p.into(o)
 	case opDo:
 		return "prepare()" + p.into(o)
+	case opIfSet:
+		return "if(" + p.arg(o, 0, 'd') + " is set, " + label(o.args[1]) + ")"
 	case opOctal:
 		return "octal(" + p.arg(o, 1, 'o') + ")"
 	case opSendFile:

@@ -20,6 +20,27 @@ func (p *Program) SetMountAttr(fd Arg, attr unix.MountAttr, recursive bool) Op {
 	return p.Call(unix.SYS_MOUNT_SETATTR, fd, p.Empty(), Int(f), p.Bytes(bytesOf(&attr)), Uint(uint64(unsafe.Sizeof(attr))))
 }
 
+// MapMountIDs adds a mount_setattr(2) that maps the owners of files in the mount
+// at fd as the user namespace does.
+func (p *Program) MapMountIDs(fd, userns Arg, recursive bool) Op {
+	f := unix.AT_EMPTY_PATH
+	if recursive {
+		f |= unix.AT_RECURSIVE
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP}
+	at := p.Bytes(bytesOf(&attr))
+	p.Poke64(at.Plus(int(unsafe.Offsetof(attr.Userns_fd))), userns)
+	return p.Call(unix.SYS_MOUNT_SETATTR, fd, p.Empty(), Int(f), at, Uint(uint64(unsafe.Sizeof(attr))))
+}
+
+// MountFlags adds an fstatfs(2) and returns where the flags of the mount (ST_*)
+// will be: 64 bits.
+func (p *Program) MountFlags(fd Arg) Arg {
+	buf := p.Buffer(int(unsafe.Sizeof(unix.Statfs_t{})))
+	p.Call(unix.SYS_FSTATFS, fd, buf)
+	return buf.Plus(int(unsafe.Offsetof(unix.Statfs_t{}.Flags)))
+}
+
 // Openat2 adds an openat2(2).
 func (p *Program) Openat2(dir Arg, path string, how unix.OpenHow) Op {
 	return p.Call(unix.SYS_OPENAT2, dir, p.String(path), p.Bytes(bytesOf(&how)), Uint(uint64(unsafe.Sizeof(how))))

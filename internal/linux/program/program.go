@@ -315,6 +315,7 @@ const (
 	opAlive    // ends the child when its parent is gone
 	opDo       // the caller runs a function of its own, before the fork
 	opExchange // index of the function, descriptor to send; slot = the one received
+	opIfSet    // slot, label
 	opOctal    // address of six bytes, number: writes it as octal digits and NUL
 )
 
@@ -422,6 +423,9 @@ func (p *Program) Do(fn func() (*os.File, error)) Op {
 	p.dos = append(p.dos, fn)
 	return p.Call(opDo, Int(len(p.dos)-1))
 }
+
+// IfSet goes to l if something was stored in s.
+func (p *Program) IfSet(s Slot, l Label) Op { return p.Call(opIfSet, s.Arg(), Uint(uint64(l))) }
 
 // Octal writes v, below 0100000, in octal digits and a NUL at addr, which is
 // memory of this program: six bytes.

@@ -353,7 +353,7 @@ func (c *Child) follow(untilReady bool) error {
 				return c.abandon(err)
 			}
 		case msgSwap:
-			// Never by a second child, whose pid might not be known yet.
+			// The function of a second child may see the pid of the first.
 			if err := c.swap(m.index, oob[:oobn]); err != nil {
 				return c.abandon(err)
 			}
