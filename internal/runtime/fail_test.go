@@ -180,7 +180,7 @@ func TestCallsCanBeShown(t *testing.T) {
 		`mount type=bind src=/data dst=/mnt flags=rbind,ro | open_tree(AT_FDCWD, "/data", OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_RECURSIVE) → /data`,
 		`clone | clone3(flags=CLONE_NEWPID|CLONE_NEWNS|CLONE_NEWNET|CLONE_NEWUTS|CLONE_NEWIPC)`,
 		`change root | pivot_root(".", ".")`,
-		`mount type=proc src=proc dst=/proc flags=nosuid,noexec,nodev | fsmount(‹proc context›, 0x1, MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC) → proc`,
+		`mount type=proc src=proc dst=/proc flags=nosuid,noexec,nodev | fsmount(‹proc context›, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC) → proc`,
 		`mount type=proc src=proc dst=/proc flags=nosuid,noexec,nodev | openat2(‹rootfs›, "/proc", {flags=O_CLOEXEC|O_PATH, resolve=RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_SYMLINKS}, 24) → /proc`,
 		`execute true | execve("/usr/bin/true", ["true"], …)`,
 	} {

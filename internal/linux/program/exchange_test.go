@@ -48,7 +48,7 @@ func TestExchange(t *testing.T) {
 		if f != nil {
 			t.Errorf("a file where none was sent: %v", f.Name())
 		}
-		return nil, nil
+		return nil, nil //nolint:nilnil // what is tested
 	}).To(nothing)
 	p.Exit(0)
 	c, err := p.Start()
