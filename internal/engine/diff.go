@@ -72,7 +72,7 @@ func (v *view) diff(out io.Writer) error {
 // layer writes the changes as a layer: deleted names as whiteouts.
 func (v *view) layer(out io.Writer) error {
 	w := bufio.NewWriterSize(out, 1<<20)
-	p := pack.New(w, pack.Options{})
+	p := pack.New(w, v.options())
 	err := v.changes(func(ch Change, dir *os.File, name string) error {
 		as := strings.TrimPrefix(ch.Path, "/")
 		if ch.Kind == 'D' {
@@ -262,7 +262,9 @@ func (v *view) export(out io.Writer) error {
 	}
 	defer root.Close()
 	w := bufio.NewWriterSize(out, 1<<20)
-	p := pack.New(w, pack.Options{OneFS: true})
+	o := v.options()
+	o.OneFS = true
+	p := pack.New(w, o)
 	if err := p.AddContent(root, ""); err != nil {
 		return err
 	}

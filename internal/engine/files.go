@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/config"
@@ -121,6 +122,10 @@ func doFiles(env config.Env, w fileWork, in, out *os.File) error {
 	}
 	v := &view{eng: eng, c: c, running: live(c.State.Status) && monitor.Alive(env, w.ID)}
 	defer v.close()
+	if v.uids, v.gids, err = monitor.Maps(env, &c.Record); err != nil {
+		return err
+	}
+	v.ids = [2]pack.IDs{packIDs(v.uids), packIDs(v.gids)}
 	switch w.Op {
 	case filesIn:
 		return v.in(&w, in)
@@ -143,6 +148,15 @@ type view struct {
 	running bool
 	done    chan struct{} // ends the thread that holds the mounts
 	ids     [2]pack.IDs   // users and groups; nil: as they are
+	// uids and gids are the maps of the container's own user namespace, if any.
+	uids, gids []specs.LinuxIDMapping
+}
+
+func packIDs(maps []specs.LinuxIDMapping) (ids pack.IDs) {
+	for _, m := range maps {
+		ids = append(ids, pack.IDRange{Inside: m.ContainerID, Outside: m.HostID, Count: m.Size})
+	}
+	return ids
 }
 
 func (v *view) close() {
@@ -178,8 +192,8 @@ func (v *view) root() (*os.File, error) {
 		return nil, err
 	}
 	for i, name := range [...]string{"/uid_map", "/gid_map"} {
-		if own == theirs {
-			break // its ids are ours
+		if own == theirs || v.ids[i] != nil {
+			break // its ids are ours, or known
 		}
 		if v.ids[i], err = readIDs(proc + name); err != nil {
 			_ = root.Close() // O_PATH; nothing to lose
@@ -228,10 +242,10 @@ func (v *view) options() pack.Options {
 // plain mounts the container's layers, without anything mounted in them.
 func (v *view) plain() (*os.File, error) {
 	dir := v.c.Dir
-	return v.eng.layers.Mount(v.c.Image.Layers, dir+"/upper", dir+"/work", storage.MountOptions{UserXattr: v.eng.env.Rootless})
+	return v.eng.layers.Mount(v.c.Image.Layers, dir+"/upper", dir+"/work", storage.MountOptions{UserXattr: v.eng.env.Rootless, UIDs: v.uids, GIDs: v.gids})
 }
 
 // lower mounts the image's layers only, to be read.
 func (v *view) lower() (*os.File, error) {
-	return v.eng.layers.Mount(v.c.Image.Layers, "", "", storage.MountOptions{UserXattr: v.eng.env.Rootless, ReadOnly: true})
+	return v.eng.layers.Mount(v.c.Image.Layers, "", "", storage.MountOptions{UserXattr: v.eng.env.Rootless, ReadOnly: true, UIDs: v.uids, GIDs: v.gids})
 }

@@ -9,6 +9,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/isle-engine/isle/internal/config"
+	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/spec"
 	"github.com/isle-engine/isle/internal/state"
@@ -108,6 +110,21 @@ func (m *monitor) usedIDs() (uids, gids []specs.LinuxIDMapping, err error) {
 		uids, gids = append(uids, maps.uids...), append(gids, maps.gids...)
 	}
 	return uids, gids, nil
+}
+
+// Maps returns the maps of a container's own user namespace, as the files of its
+// writable layer have them, HostID as a process in the caller's user namespace
+// sees it; none when it has no such namespace, or has never been started.
+func Maps(env config.Env, rec *container.Record) (uids, gids []specs.LinuxIDMapping, err error) {
+	id := rec.ID
+	if rec.Config.Userns == "" || rec.Config.Userns == "host" {
+		return nil, nil, nil
+	}
+	if other := rec.Joined["user"]; other != "" {
+		id = other
+	}
+	m, err := readMaps(env.Container(id))
+	return m.uids, m.gids, err
 }
 
 func (m *idmap) text() []byte {
