@@ -25,6 +25,8 @@ func main() {
 		os.Exit(pull.LoadMain(ctx, os.Args[2:]))
 	case "import":
 		os.Exit(pull.ImportMain(ctx, os.Args[2:]))
+	case "commit":
+		os.Exit(pull.CommitMain(ctx, os.Args[2:]))
 	case "login":
 		os.Exit(pull.LoginMain(ctx, os.Args[2:]))
 	case "logout":
@@ -32,7 +34,7 @@ func main() {
 	case "network": // name server and, for ordinary users, the way out
 		os.Exit(uplink.Main())
 	default:
-		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: network, pull, load, import, login, logout\nisled is started by isle; see isle --help\n", role)
+		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: network, pull, load, import, commit, login, logout\nisled is started by isle; see isle --help\n", role)
 		os.Exit(2)
 	}
 }

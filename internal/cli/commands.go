@@ -38,6 +38,7 @@ func commands() []command {
 		{paths: []string{"info", "system info"}, group: groupCommon, short: "Show what isle knows of this machine", usage: "[OPTIONS]", setup: cmdInfo},
 
 		{paths: []string{"attach", "container attach"}, group: groupAll, short: "Attach this terminal to a running container", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdAttach},
+		{paths: []string{"commit", "container commit"}, group: groupAll, short: "Make an image of what a container has changed", usage: "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", min: 1, max: 2, setup: cmdCommit},
 		{paths: []string{"completion"}, group: groupAll, short: "Print the completion script for a shell", usage: "bash|zsh|fish", min: 1, max: 1, setup: cmdCompletion},
 		{paths: []string{"cp", "container cp"}, group: groupAll, short: "Copy files between a container and this machine", usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tisle cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", min: 2, max: 2, setup: cmdCp},
 		{paths: []string{"create", "container create"}, group: groupAll, short: "Create a new container", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, setup: cmdCreate},
