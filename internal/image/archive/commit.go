@@ -14,7 +14,7 @@ import (
 
 // CommitOptions of Commit.
 type CommitOptions struct {
-	Base      string      // id of the image whose layers the new one begins with
+	Base      string // id of the image whose layers the new one begins with
 	Config    container.ImageConfig
 	Author    string
 	Message   string
