@@ -86,6 +86,7 @@ func (c *Command) Program() *Program {
 	p.Inherit(args...)
 	p.Cloexec(len(args))
 	argv, env := p.Strings(c.Args), p.Strings(c.Env)
+	p.Commit() // here, not before one of the two ways to execute
 	if c.Protect {
 		plain := p.NewLabel()
 		dir := p.Slot("executable's directory")

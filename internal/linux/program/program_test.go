@@ -273,6 +273,17 @@ func TestKilledChildIsNoSuccess(t *testing.T) {
 	}
 }
 
+// An ordinary user may not make the mount that protects the executable; nor may
+// root of a user namespace where another mount is below its directory.
+func TestProtectWhereItCannot(t *testing.T) {
+	c, err := (&Command{Path: "/proc/self/exe", Args: []string{"x", "-test.run=^$"}, Protect: true}).Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reap(c.Pid)
+	_ = c.Pidfd.Close()
+}
+
 func TestReadyThenWait(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
