@@ -215,6 +215,20 @@ func (b *Batch) route(typ uint16, what string, index int, dst []byte, bits int, 
 	b.U32(unix.RTA_OIF, uint32(index))
 }
 
+// LocalByMark makes packets of an IP version (unix.AF_INET, AF_INET6) with a mark
+// this machine's own, wherever they are going; table is one for that alone. A
+// second time the kernel says EEXIST.
+func (b *Batch) LocalByMark(fam byte, mark, table uint32) {
+	b.Begin("add local route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	b.Raw(fam, 0, 0, 0, 0, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0)
+	b.U32(unix.RTA_TABLE, table)
+	b.U32(unix.RTA_OIF, 1) // lo
+	b.Begin("add rule for mark", unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	b.Raw(fam, 0, 0, 0, 0, 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0) // struct fib_rule_hdr
+	b.U32(unix.FRA_FWMARK, mark)
+	b.U32(unix.FRA_TABLE, table)
+}
+
 // Routes calls f with the destination of every route: addr/bits, bits 0 for a
 // default route, and the device it leaves by.
 func (c *Conn) Routes(f func(dst []byte, bits, oif int)) error {

@@ -279,6 +279,51 @@ func DNAT(family uint32, addr, port Reg) Expr {
 	}}
 }
 
+// Attributes that x/sys does not name (linux/netfilter/nf_tables.h).
+const (
+	socketKey     = 1 // NFTA_SOCKET_KEY
+	socketDreg    = 2 // NFTA_SOCKET_DREG
+	socketIsOurs  = 0 // NFT_SOCKET_TRANSPARENT
+	tproxyFamily  = 1 // NFTA_TPROXY_FAMILY
+	tproxyRegAddr = 2 // NFTA_TPROXY_REG_ADDR
+	tproxyRegPort = 3 // NFTA_TPROXY_REG_PORT
+)
+
+// TransparentSocket loads 1 when a socket of this namespace that may have foreign
+// addresses (IP_TRANSPARENT) is the packet's, and stops without one.
+func TransparentSocket(to Reg) Expr {
+	return Expr{"socket", func(b *Batch) {
+		b.BE32(socketKey, socketIsOurs)
+		b.BE32(socketDreg, uint32(to))
+	}}
+}
+
+// ToListener gives the packet, unchanged, to the socket that listens on the
+// address and port in registers. The packet still has to be routed to this machine.
+func ToListener(family uint32, addr, port Reg) Expr {
+	return Expr{"tproxy", func(b *Batch) {
+		b.BE32(tproxyFamily, family)
+		b.BE32(tproxyRegAddr, uint32(addr))
+		b.BE32(tproxyRegPort, uint32(port))
+	}}
+}
+
+// Load puts a constant into registers.
+func Load(to Reg, v []byte) Expr {
+	return Expr{"immediate", func(b *Batch) {
+		b.BE32(unix.NFTA_IMMEDIATE_DREG, uint32(to))
+		b.value(unix.NFTA_IMMEDIATE_DATA, v)
+	}}
+}
+
+// SetMark gives the packet the mark in a register.
+func SetMark(from Reg) Expr {
+	return Expr{"meta", func(b *Batch) {
+		b.BE32(unix.NFTA_META_SREG, uint32(from))
+		b.BE32(unix.NFTA_META_KEY, unix.NFT_META_MARK)
+	}}
+}
+
 // Masquerade rewrites the source to the address of the outgoing device.
 func Masquerade() Expr { return Expr{"masq", func(*Batch) {}} }
 

@@ -130,6 +130,36 @@ func splice(a, b net.Conn) {
 	_ = b.Close()
 }
 
+// join is splice for two sockets of the kernel: bytes go from one to the other by
+// splice(2), and are never seen here.
+func join(a, b net.Conn) {
+	x, ok1 := a.(*net.TCPConn)
+	y, ok2 := b.(*net.TCPConn)
+	if !ok1 || !ok2 {
+		splice(a, b)
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Add(2)
+	one := func(to, from *net.TCPConn) {
+		defer wg.Done()
+		if _, err := to.ReadFrom(from); err == nil {
+			_ = to.CloseWrite() // the other end may be gone
+			return
+		}
+		// A reset is passed on.
+		for _, c := range [...]*net.TCPConn{to, from} {
+			_ = c.SetLinger(0) // one that is closed already
+			_ = c.Close()
+		}
+	}
+	go one(x, y)
+	one(y, x)
+	wg.Wait()
+	_ = x.Close() // both have ended
+	_ = y.Close()
+}
+
 // onlyWriter and onlyReader hide the methods that io.Copy would prefer, which
 // are for pairs of kernel sockets.
 type (

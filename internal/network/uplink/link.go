@@ -29,7 +29,8 @@ const nic = 1
 // uplink is the stack and the way into it.
 type uplink struct {
 	stack   *stack.Stack
-	router  *os.File // the user's network namespace
+	router  *os.File   // the user's network namespace
+	tcp     *kernelTCP // nil where the kernel cannot: then the stack does it
 	pings   *pings
 	resolve *upstream
 }
@@ -59,12 +60,16 @@ func openUplink(st *network.Store) (*uplink, error) {
 		HandleLocal:        false,
 	})
 	u.pings = newPings(u)
-	tap := &tap{pings: u.pings}
+	tap := &tap{u: u}
 	tap.Init(ep, tap)
 	if err := u.configure(tap); err != nil {
 		return nil, err
 	}
 	u.forward()
+	if u.tcp, err = newKernelTCP(u); err != nil {
+		unsteer(router)
+		fmt.Fprintln(os.Stderr, "isled network: TCP by the user-mode stack, which is slower:", err)
+	}
 	return u, nil
 }
 
@@ -175,13 +180,20 @@ func packetSocket(router *os.File) (fd, index int, err error) {
 // echo requests for all the world.
 type tap struct {
 	nested.Endpoint
-	pings *pings
+	u *uplink
 }
 
 // DeliverNetworkPacket implements stack.NetworkDispatcher.
 func (t *tap) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
-	if t.pings.take(proto, pkt) {
-		return
+	v := pkt.ToView()
+	b := v.AsSlice()
+	// The link header is still in front where the endpoint has not cut it off.
+	if n := len(pkt.LinkHeader().Slice()); n > 0 && len(b) > n {
+		b = b[n:]
 	}
-	t.Endpoint.DeliverNetworkPacket(proto, pkt)
+	taken := t.u.pings.take(proto, b) || t.u.tcp != nil && t.u.tcp.take(proto, b)
+	v.Release()
+	if !taken {
+		t.Endpoint.DeliverNetworkPacket(proto, pkt)
+	}
 }

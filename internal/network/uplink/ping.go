@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"github.com/isle-engine/isle/internal/network"
 )
@@ -40,17 +38,11 @@ const pingTime = 30 * time.Second
 
 func newPings(u *uplink) *pings { return &pings{u: u, flows: map[pingKey]*os.File{}} }
 
-// take handles an IPv4 echo request that is for somebody beyond the host.
-func (p *pings) take(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) bool {
+// take handles an IPv4 echo request that is for somebody beyond the host: b is a
+// whole IP packet.
+func (p *pings) take(proto tcpip.NetworkProtocolNumber, b []byte) bool {
 	if proto != ipv4.ProtocolNumber {
 		return false
-	}
-	v := pkt.ToView()
-	defer v.Release()
-	b := v.AsSlice()
-	// The link header is still in front where the endpoint has not cut it off.
-	if n := len(pkt.LinkHeader().Slice()); n > 0 && len(b) > n {
-		b = b[n:]
 	}
 	h := header.IPv4(b)
 	if !h.IsValid(len(b)) || h.TransportProtocol() != header.ICMPv4ProtocolNumber || h.FragmentOffset() != 0 || h.More() {
@@ -144,6 +136,5 @@ func (p *pings) inject(key pingKey, m []byte) {
 	})
 	pkt.SetChecksum(^pkt.CalculateChecksum())
 	copy(pkt[header.IPv4MinimumSize:], m)
-	mac := network.UplinkRouterMAC()
-	_ = p.u.stack.WritePacketToRemote(nic, tcpip.LinkAddress(mac[:]), ipv4.ProtocolNumber, buffer.MakeWithData(pkt)) // lost, as on any network
+	p.u.inject(ipv4.ProtocolNumber, pkt)
 }

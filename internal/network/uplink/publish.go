@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -130,6 +131,10 @@ func (q *published) connect(c net.Conn) {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		from = q.source(a.IP, a.Port)
 	}
+	if q.u.tcp != nil {
+		q.connectKernel(c, from)
+		return
+	}
 	in, err := gonet.DialTCPWithBind(ctx, q.u.stack, from, q.to, q.proto)
 	if err != nil && from.Port != 0 && ctx.Err() == nil {
 		// The client has used this port for this container a moment ago.
@@ -137,13 +142,34 @@ func (q *published) connect(c net.Conn) {
 		in, err = gonet.DialTCPWithBind(ctx, q.u.stack, from, q.to, q.proto)
 	}
 	if err != nil {
-		if t, ok := c.(*net.TCPConn); ok {
-			_ = t.SetLinger(0) // a reset: the client is refused as the helper was
-		}
-		_ = c.Close()
+		reset(c)
 		return
 	}
 	splice(c, in)
+}
+
+// reset refuses a client as the helper was.
+func reset(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // a plain end then
+	}
+	_ = c.Close()
+}
+
+// connectKernel is connect by sockets of the kernel.
+func (q *published) connectKernel(c net.Conn, from tcpip.FullAddress) {
+	to := addrPort(q.to.Addr, q.to.Port)
+	src := addrPort(from.Addr, from.Port)
+	in, err := q.u.tcp.make.connection(src, to)
+	if errsIs(err, unix.EADDRINUSE) || errsIs(err, unix.EADDRNOTAVAIL) {
+		// The client has used this port for this container a moment ago.
+		in, err = q.u.tcp.make.connection(netip.AddrPortFrom(src.Addr(), 0), to)
+	}
+	if err != nil {
+		reset(c)
+		return
+	}
+	join(c, in)
 }
 
 // receiveAll gives each client of a UDP port a flow of its own.
