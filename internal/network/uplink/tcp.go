@@ -86,7 +86,7 @@ func (k *kernelTCP) take(proto tcpip.NetworkProtocolNumber, b []byte) bool {
 		key.from, key.to = addrPort(h.SourceAddress(), 0), addrPort(h.DestinationAddress(), 0)
 	case ipv6.ProtocolNumber:
 		h := header.IPv6(b)
-		if !h.IsValid(len(b)) || h.TransportProtocol() != header.TCPProtocolNumber {
+		if !h.IsValid(len(b)) || h.NextHeader() != uint8(header.TCPProtocolNumber) {
 			return false
 		}
 		seg = header.TCP(h.Payload())
