@@ -260,12 +260,31 @@ func socketFor(network, to string) (int, unix.Sockaddr, error) {
 	return fd, &unix.SockaddrInet4{Port: n, Addr: [4]byte(a.Bytes())}, err
 }
 
+// patience is how many seconds a busy machine has for an answer.
+const patience = 20
+
 func (w *wire) sees(from *os.File, network, to, want string) {
 	w.t.Helper()
-	got, err := w.ask(from, network, to)
+	var got string
+	var err error
+	for range patience {
+		if got, err = w.ask(from, network, to); err == nil {
+			break
+		}
+	}
 	if err != nil || got != want {
 		w.t.Errorf("%s to %s: seen as %q (%v), want %q", network, to, got, err, want)
 	}
+}
+
+// reaches asks as often as it takes.
+func (w *wire) reaches(from *os.File, network, to string) (err error) {
+	for range patience {
+		if _, err = w.ask(from, network, to); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func (w *wire) refused(from *os.File, network, to string) {
@@ -290,10 +309,10 @@ func TestPublishedPorts(t *testing.T) {
 
 	// From inside: a neighbour, and the container itself.
 	other := w.box(container.Config{Name: "other"})
-	if _, err := w.ask(other.ns, "tcp", "10.99.0.1:8080"); err != nil {
+	if err := w.reaches(other.ns, "tcp", "10.99.0.1:8080"); err != nil {
 		t.Errorf("neighbour by the host's address: %v", err)
 	}
-	if _, err := w.ask(web.ns, "tcp", "10.99.0.1:8080"); err != nil {
+	if err := w.reaches(web.ns, "tcp", "10.99.0.1:8080"); err != nil {
 		t.Errorf("itself by the host's address: %v", err)
 	}
 	w.sees(other.ns, "tcp", web.ip+":80", other.ip)
