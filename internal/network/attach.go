@@ -370,4 +370,3 @@ func (a *Attachment) HostAddr() string {
 	}
 	return ""
 }
-

@@ -150,4 +150,3 @@ func (a *Attachment) defaultRoutes(inner *netlink.Conn) error {
 	}
 	return inner.Do(b)
 }
-
