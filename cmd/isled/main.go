@@ -27,14 +27,22 @@ func main() {
 		os.Exit(pull.ImportMain(ctx, os.Args[2:]))
 	case "commit":
 		os.Exit(pull.CommitMain(ctx, os.Args[2:]))
+	case "push":
+		os.Exit(pull.PushMain(ctx, os.Args[2:]))
+	case "save":
+		os.Exit(pull.SaveMain(ctx, os.Args[2:]))
 	case "login":
 		os.Exit(pull.LoginMain(ctx, os.Args[2:]))
 	case "logout":
 		os.Exit(pull.LogoutMain(ctx, os.Args[2:]))
+	case "search":
+		os.Exit(pull.SearchMain(ctx, os.Args[2:]))
+	case "manifest":
+		os.Exit(pull.ManifestMain(ctx, os.Args[2:]))
 	case "network": // name server and, for ordinary users, the way out
 		os.Exit(uplink.Main())
 	default:
-		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: network, pull, load, import, commit, login, logout\nisled is started by isle; see isle --help\n", role)
+		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: network, pull, push, load, save, import, commit, login, logout, search, manifest\nisled is started by isle; see isle --help\n", role)
 		os.Exit(2)
 	}
 }

@@ -33,7 +33,11 @@ func commands() []command {
 		{paths: []string{"exec", "container exec"}, group: groupCommon, short: "Execute a command in a running container", usage: "[OPTIONS] CONTAINER COMMAND [ARG...]", min: 2, max: -1, wordsEndFlags: true, setup: cmdExec},
 		{paths: []string{"ps", "container ls", "container list", "container ps"}, group: groupCommon, short: "List containers", usage: "[OPTIONS]", setup: cmdPs},
 		{paths: []string{"pull", "image pull"}, group: groupCommon, short: "Download an image from a registry", usage: "[OPTIONS] NAME[:TAG|@DIGEST]", min: 1, max: 1, setup: cmdPull},
+		{paths: []string{"push", "image push"}, group: groupCommon, short: "Upload an image to a registry", usage: "[OPTIONS] NAME[:TAG]", min: 1, max: 1, setup: cmdPush},
 		{paths: []string{"images", "image ls", "image list"}, group: groupCommon, short: "List images", usage: "[OPTIONS] [REPOSITORY[:TAG]]", max: 1, setup: cmdImages},
+		{paths: []string{"login"}, group: groupCommon, short: "Log in to a registry", usage: "[OPTIONS] [SERVER]", max: 1, setup: cmdLogin},
+		{paths: []string{"logout"}, group: groupCommon, short: "Log out from a registry", usage: "[SERVER]", max: 1, setup: cmdLogout},
+		{paths: []string{"search"}, group: groupCommon, short: "Search a registry for images", usage: "[OPTIONS] TERM", min: 1, max: 1, setup: cmdSearch},
 		{paths: []string{"version"}, group: groupCommon, short: "Show the version of isle", usage: "[OPTIONS]", setup: cmdVersion},
 		{paths: []string{"info", "system info"}, group: groupCommon, short: "Show what isle knows of this machine", usage: "[OPTIONS]", setup: cmdInfo},
 
@@ -58,6 +62,7 @@ func commands() []command {
 		{paths: []string{"restart", "container restart"}, group: groupAll, short: "Stop containers and start them again", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdRestart},
 		{paths: []string{"rm", "container rm", "container remove"}, group: groupAll, short: "Remove containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdRm},
 		{paths: []string{"rmi", "image rm", "image remove"}, group: groupAll, short: "Remove images", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdRmi},
+		{paths: []string{"save", "image save"}, group: groupAll, short: "Write images to a tar archive (standard output if no file is named)", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdSave},
 		{paths: []string{"start", "container start"}, group: groupAll, short: "Start containers that were created or have ended", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStart},
 		{paths: []string{"stats", "container stats"}, group: groupAll, short: "Show what containers use, live", usage: "[OPTIONS] [CONTAINER...]", max: -1, setup: cmdStats},
 		{paths: []string{"stop", "container stop"}, group: groupAll, short: "Stop running containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdStop},
@@ -68,6 +73,11 @@ func commands() []command {
 		{paths: []string{"wait", "container wait"}, group: groupAll, short: "Wait until containers end, and print their exit codes", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdWait},
 
 		{paths: []string{"port", "container port"}, group: groupAll, short: "List the published ports of a container", usage: "CONTAINER [PRIVATE_PORT[/PROTO]]", min: 1, max: 2, setup: cmdPort},
+		{paths: []string{"manifest annotate"}, short: "Say more of an image's platform in a local manifest list", usage: "[OPTIONS] MANIFEST_LIST MANIFEST", min: 2, max: 2, setup: cmdManifestAnnotate},
+		{paths: []string{"manifest create"}, short: "Create a local manifest list, to be annotated and pushed", usage: "MANIFEST_LIST MANIFEST [MANIFEST...]", min: 2, max: -1, setup: cmdManifestCreate},
+		{paths: []string{"manifest inspect"}, short: "Show the manifest of an image, or a manifest list", usage: "[OPTIONS] [MANIFEST_LIST] MANIFEST", min: 1, max: 2, setup: cmdManifestInspect},
+		{paths: []string{"manifest push"}, short: "Push a manifest list to a repository", usage: "[OPTIONS] MANIFEST_LIST", min: 1, max: 1, setup: cmdManifestPush},
+		{paths: []string{"manifest rm"}, short: "Remove local manifest lists", usage: "MANIFEST_LIST [MANIFEST_LIST...]", min: 1, max: -1, setup: cmdManifestRm},
 		{paths: []string{"network connect"}, short: "Connect a container to a network", usage: "[OPTIONS] NETWORK CONTAINER", min: 2, max: 2, setup: cmdNetworkConnect},
 		{paths: []string{"network create"}, short: "Create a network", usage: "[OPTIONS] NETWORK", min: 1, max: 1, setup: cmdNetworkCreate},
 		{paths: []string{"network disconnect"}, short: "Disconnect a container from a network", usage: "[OPTIONS] NETWORK CONTAINER", min: 2, max: 2, setup: cmdNetworkDisconnect},
@@ -89,10 +99,11 @@ func commands() []command {
 }
 
 // groups are the management commands: a word that commands can be called below.
-func groups() [5]struct{ name, short string } {
-	return [5]struct{ name, short string }{
+func groups() [6]struct{ name, short string } {
+	return [6]struct{ name, short string }{
 		{"container", "Manage containers"},
 		{"image", "Manage images"},
+		{"manifest", "Manage manifests and manifest lists"},
 		{"network", "Manage networks"},
 		{"system", "Manage isle"},
 		{"volume", "Manage volumes"},

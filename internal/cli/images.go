@@ -353,7 +353,7 @@ func cmdImport(c *call) func() error {
 
 // fromFile says which archive err is about; the engine has seen a file without a name.
 func fromFile(name string, err error) error {
-	if name == "" || name == "-" || strings.Contains(err.Error(), name) {
+	if err == nil || name == "" || name == "-" || strings.Contains(err.Error(), name) {
 		return err
 	}
 	return fmt.Errorf("%s: %w", name, err)

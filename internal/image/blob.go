@@ -60,6 +60,19 @@ func (s *Store) OpenBlob(digest string) (*BlobReader, error) {
 	return &BlobReader{NewVerifier(f, digest, -1), f, fi.Size()}, nil
 }
 
+// OpenBlobAt returns a reader of what follows offset in the content with digest,
+// which verifies nothing: for whoever has read all of it before.
+func (s *Store) OpenBlobAt(digest string, offset int64) (io.ReadCloser, error) {
+	r, err := s.OpenBlob(digest)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.f.Seek(offset, io.SeekStart); err != nil {
+		return nil, errors.Join(err, r.f.Close())
+	}
+	return r.f, nil
+}
+
 // ReadBlob returns the content with digest, which must not be larger than limit.
 func (s *Store) ReadBlob(digest string, limit int64) ([]byte, error) {
 	r, err := s.OpenBlob(digest)
@@ -313,8 +326,8 @@ func (s *Store) PutBlob(data []byte) (string, error) {
 	return w.Commit()
 }
 
-// keepPart is how long what is left of an interrupted download waits for a
-// pull that goes on with it.
+// keepPart is how long what is left of an interrupted download, or is known of
+// an upload, waits for a pull or push that goes on with it.
 const keepPart = 24 * time.Hour
 
 // sweepTmp removes what dead processes left unfinished. The caller holds the
@@ -330,7 +343,7 @@ func (s *Store) sweepTmp(keepParts bool) error {
 		return err
 	}
 	for _, f := range files {
-		if keepParts && strings.HasSuffix(f, ".part") && !strings.HasPrefix(f, "new-") {
+		if keepParts && (strings.HasSuffix(f, ".part") && !strings.HasPrefix(f, "new-") || strings.HasPrefix(f, sessionPrefix)) {
 			if fi, err := os.Lstat(s.tmp(f)); err == nil && time.Since(fi.ModTime()) < keepPart {
 				continue
 			}

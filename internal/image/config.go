@@ -11,7 +11,7 @@ import (
 // Limits on what is read of somebody else's image.
 const (
 	MaxManifest = 4 << 20 // bytes of a manifest or index, as the distribution spec advises
-	maxConfig   = 8 << 20
+	MaxConfig   = 8 << 20 // bytes of a configuration
 	maxLayers   = 500
 	maxEntries  = 4096 // manifests in an index
 	maxHistory  = 4096
@@ -62,8 +62,8 @@ func ParseConfig(data []byte) (*Image, error) {
 	bad := func(format string, args ...any) error {
 		return errs.New(errs.Corrupt, "image configuration "+id+": "+format, args...)
 	}
-	if len(data) > maxConfig {
-		return nil, bad("larger than %d bytes", maxConfig)
+	if len(data) > MaxConfig {
+		return nil, bad("larger than %d bytes", MaxConfig)
 	}
 	var f configFile
 	if err := json.Unmarshal(data, &f); err != nil {

@@ -9,7 +9,9 @@
 //	blobs/sha256/HEX             manifests, configurations, layers as fetched
 //	ids/HEX                      one image: everything but its names, JSON
 //	refs/ESCAPED-NAME            one name: what a container needs to start, lines of text
+//	lists/ESCAPED-NAME           a manifest list that the user puts together, JSON
 //	tmp/HEX.part                 a blob being fetched, locked by whoever fetches it
+//	tmp/session-*                where an upload stands
 //	tmp/lease-*                  the digests that a running pull or load relies on
 //	lock                         held while records change or content is deleted
 //

@@ -132,8 +132,8 @@ func ParseManifest(data []byte, mediaType string) (*Manifest, *Index, error) {
 	default:
 		return nil, nil, errs.New(errs.Unsupported, "manifest %s: not a container image: its configuration is of type %q", DigestOf(data), t)
 	}
-	if m.Config.Size > maxConfig {
-		return nil, nil, bad("its configuration is larger than %d bytes", maxConfig)
+	if m.Config.Size > MaxConfig {
+		return nil, nil, bad("its configuration is larger than %d bytes", MaxConfig)
 	}
 	for _, d := range append([]Descriptor{m.Config}, m.Layers...) {
 		if why := d.check(); why != nil {
@@ -189,6 +189,19 @@ func topKeys(data []byte) (map[string]bool, error) {
 		}
 	}
 	return keys, nil
+}
+
+// MakeManifest returns the OCI manifest of an image with these layers.
+func MakeManifest(config []byte, layers []Layer) ([]byte, error) {
+	m := Manifest{
+		SchemaVersion: 2, MediaType: TypeOCIManifest,
+		Config: Descriptor{MediaType: TypeOCIConfig, Digest: DigestOf(config), Size: int64(len(config))},
+		Layers: []Descriptor{},
+	}
+	for _, l := range layers {
+		m.Layers = append(m.Layers, Descriptor{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size})
+	}
+	return json.Marshal(m)
 }
 
 // Select returns the entry that suits want best.

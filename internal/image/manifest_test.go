@@ -96,7 +96,7 @@ func TestParseConfig(t *testing.T) {
 		{"many labels", `{"config":{"Env":[` + strings.Repeat(`"",`, maxList) + `""]}}`, errs.Corrupt, "too long"},
 		{"wrong type", `{"config":{"Cmd":"sh"}}`, errs.Corrupt, "cannot unmarshal"},
 		{"deep", `{"x":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, errs.Corrupt, "depth"},
-		{"huge", strings.Repeat(" ", maxConfig+1), errs.Corrupt, "larger than"},
+		{"huge", strings.Repeat(" ", MaxConfig+1), errs.Corrupt, "larger than"},
 	} {
 		_, err := ParseConfig([]byte(c.data))
 		if errs.KindOf(err) != c.kind || err != nil && !strings.Contains(err.Error(), c.want) {

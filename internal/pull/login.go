@@ -15,13 +15,18 @@ import (
 const maxPassword = 64 << 10
 
 // LoginMain is the role `isled login --username NAME [SERVER]`: the password
-// comes through the standard input, so that no list of processes shows it.
+// comes through the standard input, so that no list of processes shows it. With
+// --stored it verifies the credential that is kept.
 func LoginMain(ctx context.Context, args []string) int {
 	return role(ctx, args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		user := fs.String("username", "", "name at the registry")
+		stored := fs.Bool("stored", false, "verify what is kept")
 		return func(ctx context.Context, p *Puller) (any, error) {
 			if fs.NArg() > 1 {
 				return nil, errs.New(errs.Invalid, "login: wants one registry, got %d", fs.NArg())
+			}
+			if *stored {
+				return p.Client.LoginAgain(ctx, fs.Arg(0))
 			}
 			data, err := io.ReadAll(io.LimitReader(os.Stdin, maxPassword))
 			if err != nil {
@@ -43,10 +48,11 @@ func LogoutMain(ctx context.Context, args []string) int {
 			if fs.NArg() > 1 {
 				return nil, errs.New(errs.Invalid, "logout: wants one registry, got %d", fs.NArg())
 			}
-			kept, err := p.Client.Logout(ctx, fs.Arg(0))
+			key, kept, err := p.Client.Logout(ctx, fs.Arg(0))
 			return struct {
+				Server string          `json:"server"`
 				Forgot []registry.Kept `json:"forgot"`
-			}{kept}, err
+			}{key, kept}, err
 		}
 	})
 }

@@ -258,7 +258,7 @@ func faulty(t *testing.T, s *registrytest.Server, bad func(w http.ResponseWriter
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
+	next := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host }}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

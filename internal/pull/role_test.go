@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 		os.Exit(Main(context.Background(), os.Args[1:], Builtin{}))
 	case "load":
 		os.Exit(LoadMain(context.Background(), os.Args[1:]))
+	case "push":
+		os.Exit(PushMain(context.Background(), os.Args[1:]))
 	case "import":
 		os.Exit(ImportMain(context.Background(), os.Args[1:]))
 	}

@@ -1,6 +1,7 @@
 // Package archive brings images out of tar archives into a store: what `docker
 // save` writes (of every age since manifest.json), OCI image layouts, and the
-// plain archive of a root file system.
+// plain archive of a root file system. And it writes what `docker save` writes
+// since Docker 25: both of the first two at once.
 //
 // It hides the formats and how they are compressed. An archive is read once,
 // from front to back, as it may come through a pipe: every file of it that can

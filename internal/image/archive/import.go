@@ -47,7 +47,7 @@ func (l *Loader) Import(ctx context.Context, r io.Reader, o ImportOptions) (_ *i
 	}); err != nil {
 		return nil, err
 	}
-	if c.Manifest, err = makeManifest(c.Config, c.Layers); err != nil {
+	if c.Manifest, err = image.MakeManifest(c.Config, c.Layers); err != nil {
 		return nil, err
 	}
 	if o.Name != nil {

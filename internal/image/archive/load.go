@@ -299,7 +299,7 @@ func (l *Loader) fromEntry(f *found, e entry) (c image.Content, err error) {
 		}
 		c.Layers = append(c.Layers, layer)
 	}
-	if c.Manifest, err = makeManifest(c.Config, c.Layers); err != nil {
+	if c.Manifest, err = image.MakeManifest(c.Config, c.Layers); err != nil {
 		return c, err
 	}
 	c.Names, err = names(e.RepoTags)
@@ -330,19 +330,6 @@ func layerType(kind Compression) string {
 	default:
 		return image.TypeOCILayer
 	}
-}
-
-// makeManifest returns the OCI manifest of an image.
-func makeManifest(config []byte, layers []image.Layer) ([]byte, error) {
-	m := image.Manifest{
-		SchemaVersion: 2, MediaType: image.TypeOCIManifest,
-		Config: image.Descriptor{MediaType: image.TypeOCIConfig, Digest: image.DigestOf(config), Size: int64(len(config))},
-		Layers: []image.Descriptor{},
-	}
-	for _, l := range layers {
-		m.Layers = append(m.Layers, image.Descriptor{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size})
-	}
-	return json.Marshal(m)
 }
 
 // names parses the names that an archive gives an image.
@@ -386,7 +373,11 @@ func (l *Loader) fromLayout(data []byte, platform image.Platform, named []entry)
 			return nil, err
 		}
 		if i, ok := at[id]; ok {
-			all[i].Names = append(all[i].Names, ns...)
+			for _, n := range ns {
+				if !slices.Contains(all[i].Names, n) {
+					all[i].Names = append(all[i].Names, n)
+				}
+			}
 			continue
 		}
 		at[id] = len(all)

@@ -23,10 +23,13 @@ type Client struct {
 	conf  *Config
 	stall time.Duration // for tests; 0: stallTimeout
 	pause time.Duration // before the first repetition
+	chunk int64         // of an upload
 }
 
 // New returns a client with the given settings.
-func New(conf *Config) *Client { return &Client{conf: conf, pause: 200 * time.Millisecond} }
+func New(conf *Config) *Client {
+	return &Client{conf: conf, pause: 200 * time.Millisecond, chunk: chunk}
+}
 
 // attempts is how often a request is made that fails in a way that may pass.
 const attempts = 5
@@ -166,19 +169,40 @@ func (r *Remote) Manifest(ctx context.Context, d image.Descriptor) ([]byte, erro
 
 // do sends one request to e and returns a successful response.
 func (c *Client) do(ctx context.Context, e *endpoint, method, rest string, h http.Header) (*http.Response, error) {
+	return c.send(ctx, e, method, func() string { return e.url(rest) }, h, nil, 0)
+}
+
+// send is do for any address, which may be asked for again, and with a body of
+// size bytes, which may be opened again; nil is none.
+func (c *Client) send(ctx context.Context, e *endpoint, method string, to func() string, h http.Header, body func() (io.ReadCloser, error), size int64) (*http.Response, error) {
 	for {
 		ctx := ctx
 		if e.repo != "" {
-			ctx = auth.WithScopesForHost(ctx, e.host, auth.ScopeRepository(e.repo, auth.ActionPull))
+			actions := []string{auth.ActionPull}
+			if e.push {
+				actions = append(actions, auth.ActionPush)
+			}
+			ctx = auth.AppendScopesForHost(ctx, e.host, auth.ScopeRepository(e.repo, actions...))
 		}
-		req, err := http.NewRequestWithContext(ctx, method, e.url(rest), nil)
+		req, err := http.NewRequestWithContext(ctx, method, to(), nil)
 		if err != nil {
 			return nil, errs.New(errs.Invalid, "%s: %w", e, err)
 		}
 		if h != nil {
 			req.Header = h.Clone()
 		}
-		resp, err := e.client.Do(req)
+		if body != nil {
+			if req.Body, err = body(); err != nil {
+				return nil, err
+			}
+			req.GetBody, req.ContentLength = body, size
+		}
+		var resp *http.Response
+		if req.URL.Host == e.host {
+			resp, err = e.client.Do(req)
+		} else {
+			resp, err = e.client.Client.Do(req) // another host gets no credential
+		}
 		if err != nil {
 			// Whatever is wrong with HTTPS there, a registry that may be spoken
 			// to without it is, as Docker does.
@@ -187,7 +211,9 @@ func (c *Client) do(ctx context.Context, e *endpoint, method, rest string, h htt
 			}
 			return nil, err
 		}
-		e.answered()
+		if req.URL.Host == e.host {
+			e.answered(req.URL.Scheme)
+		}
 		if resp.StatusCode/100 != 2 {
 			a := readAnswer(resp)
 			_ = resp.Body.Close() // read as far as wanted
@@ -217,13 +243,21 @@ func (c *Client) again(ctx context.Context, f func() error) error {
 		if err == nil || n == attempts || !passes(err) {
 			return err
 		}
-		// With some chance in it, so that many clients do not come back at once.
-		select {
-		case <-time.After(pause/2 + rand.N(pause)):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := c.rest(ctx, pause); err != nil {
+			return err
 		}
 		pause *= 2
+	}
+}
+
+// rest waits, with some chance in it so that many clients do not come back at
+// once.
+func (c *Client) rest(ctx context.Context, pause time.Duration) error {
+	select {
+	case <-time.After(pause/2 + rand.N(pause)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

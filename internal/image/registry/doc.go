@@ -1,5 +1,5 @@
 // Package registry fetches images from registries that speak the Docker
-// registry protocol v2 (the OCI distribution specification).
+// registry protocol v2 (the OCI distribution specification), and pushes them.
 //
 // It hides where a name is really fetched from (mirrors, other locations), how
 // a registry is talked to (TLS or not, which certificates, which credentials,
@@ -16,8 +16,9 @@
 //	$REGISTRY_AUTH_FILE, or ~/.docker/config.json and containers-auth.json(5)
 //
 // Invariants: plain HTTP is spoken only to registries that the settings or a
-// loopback address allow it for, and to the latter only over loopback; a
-// redirect never leads from HTTPS to HTTP, to another scheme or to a
+// loopback address allow it for, and to the latter only over loopback; a mirror
+// is never pushed to; an upload that a registry has another host take goes there
+// without credentials; a redirect never leads from HTTPS to HTTP, to another scheme or to a
 // link-local address; credentials go to the host they are kept for; what is
 // returned as the manifest of a digest has that digest. Blobs are not verified
 // here but by the store that they are written to.

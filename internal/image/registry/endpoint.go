@@ -18,13 +18,14 @@ const (
 	hubHost = "registry-1.docker.io" // what answers
 )
 
-// endpoint is one place where an image may be fetched.
+// endpoint is one place where an image may be fetched, or pushed to.
 type endpoint struct {
 	host     string // host[:port]
 	repo     string
 	insecure bool
 	mirror   bool
 	loopback bool // insecure only because it is this machine itself
+	push     bool // to be written to
 	client   *auth.Client
 	cred     *credential
 
@@ -43,10 +44,19 @@ func (e *endpoint) url(rest string) string {
 	return base + e.repo + rest
 }
 
-// answered notes that the scheme in use is the right one.
-func (e *endpoint) answered() {
+// base is the address of the host.
+func (e *endpoint) base() string { return e.schemeNow() + "://" + e.host }
+
+func (e *endpoint) schemeNow() string {
 	e.mu.Lock()
-	e.worked = true
+	defer e.mu.Unlock()
+	return e.scheme
+}
+
+// answered notes that scheme is the right one.
+func (e *endpoint) answered(scheme string) {
+	e.mu.Lock()
+	e.scheme, e.worked = scheme, true
 	e.mu.Unlock()
 }
 
@@ -159,3 +169,6 @@ func isLoopback(ctx context.Context, hostport string) bool {
 	}
 	return false
 }
+
+// AllowInsecure lets the registry host be talked to without verified TLS.
+func (c *Client) AllowInsecure(host string) { c.conf.insecure = append(c.conf.insecure, host) }

@@ -75,7 +75,7 @@ func (c *Client) explain(e *endpoint, name image.Name, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.Canceled):
-		return errs.As(errs.Canceled, fmt.Errorf("pull %s: interrupted", name.Familiar()))
+		return errs.As(errs.Canceled, fmt.Errorf("%s %s: interrupted", e.verb(), name.Familiar()))
 	case isOurs(err):
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			return errs.As(errs.KindOf(err), fmt.Errorf("%s: %w", e, u.Err))
@@ -94,12 +94,23 @@ func (c *Client) explain(e *endpoint, name image.Name, err error) error {
 	return c.explainNet(e, err)
 }
 
+// verb is what is being done.
+func (e *endpoint) verb() string {
+	if e.push {
+		return "push"
+	}
+	return "pull"
+}
+
 // denied is the error for a repository that is not shown to this user: there
 // is no telling whether it exists.
 func (c *Client) denied(e *endpoint, name image.Name) error {
 	if e.cred.from != "" {
-		return errs.Hint(errs.New(errs.Denied, "pull access denied for %s: %s refuses the credentials of %s", name.FamiliarName(), e, e.cred.from),
+		return errs.Hint(errs.New(errs.Denied, "%s access denied for %s: %s refuses the credentials of %s", e.verb(), name.FamiliarName(), e, e.cred.from),
 			"correct them, or replace them with `isle login "+name.Domain+"`")
+	}
+	if e.push {
+		return errs.Hint(errs.New(errs.Denied, "push access denied for %s: %s wants credentials", name.FamiliarName(), e), "log in with `isle login "+name.Domain+"`")
 	}
 	return errs.New(errs.Denied, "pull access denied for %s, repository does not exist or may require 'isle login'", name.FamiliarName())
 }

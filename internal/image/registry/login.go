@@ -14,7 +14,8 @@ import (
 
 // Kept tells where a credential is kept.
 type Kept struct {
-	Server string `json:"server"` // as the user calls it
+	Server string `json:"server"` // the key that it is kept under
+	User   string `json:"user"`
 	File   string `json:"file"`
 	Plain  bool   `json:"plain"` // in the file itself, not by a helper
 }
@@ -49,19 +50,7 @@ func (c *Client) Login(ctx context.Context, host, user, password string) (Kept, 
 		return Kept{}, err
 	}
 	cred := auth.Credential{Username: user, Password: password}
-	e.client.Credential = func(context.Context, string) (auth.Credential, error) { return cred, nil }
-	name := image.Name{Domain: e.host}
-	err = c.again(ctx, func() error {
-		resp, err := c.do(ctx, e, http.MethodGet, "", nil)
-		if err != nil {
-			return err
-		}
-		return resp.Body.Close() // what it says does not matter
-	})
-	if err = c.explain(e, name, err); errors.Is(err, errs.Denied) && !errors.Is(err, errs.NotFound) {
-		return Kept{}, errs.New(errs.Denied, "%s: unauthorized: incorrect username or password", e)
-	}
-	if err != nil {
+	if err := c.tryCredential(ctx, e, cred); err != nil {
 		return Kept{}, err
 	}
 	file := c.conf.authFiles[0]
@@ -72,7 +61,41 @@ func (c *Client) Login(ctx context.Context, host, user, password string) (Kept, 
 	if err != nil {
 		return Kept{}, errs.New(errs.KindOf(err), "credentials %q: %w", file, err)
 	}
-	return Kept{Server: key, File: file, Plain: !c.helped(file, key)}, nil
+	return Kept{Server: key, User: user, File: file, Plain: !c.helped(file, key)}, nil
+}
+
+// LoginAgain verifies the credential that is kept for a registry. The error is
+// NotFound if there is none.
+func (c *Client) LoginAgain(ctx context.Context, host string) (Kept, error) {
+	e, key, err := c.server(ctx, host)
+	if err != nil {
+		return Kept{}, err
+	}
+	cred, err := e.cred.get(ctx)
+	if err != nil {
+		return Kept{}, err
+	}
+	if cred == auth.EmptyCredential {
+		return Kept{}, errs.New(errs.NotFound, "credential for %s: %w", key, errs.NotFound)
+	}
+	return Kept{Server: key, User: cred.Username, File: e.cred.from}, c.tryCredential(ctx, e, cred)
+}
+
+// tryCredential asks a registry whether it takes a credential.
+func (c *Client) tryCredential(ctx context.Context, e *endpoint, cred auth.Credential) error {
+	e.client.Credential = func(context.Context, string) (auth.Credential, error) { return cred, nil }
+	name := image.Name{Domain: e.host}
+	err := c.again(ctx, func() error {
+		resp, err := c.do(ctx, e, http.MethodGet, "", nil)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close() // what it says does not matter
+	})
+	if err = c.explain(e, name, err); errors.Is(err, errs.Denied) && !errors.Is(err, errs.NotFound) {
+		return errs.New(errs.Denied, "%s: unauthorized: incorrect username or password", e)
+	}
+	return err
 }
 
 // helped reports whether a helper keeps the credential of key for file.
@@ -81,17 +104,17 @@ func (c *Client) helped(file, key string) bool {
 	return err == nil && (f.Store != "" || f.Helpers[key] != "")
 }
 
-// Logout forgets the credential of a registry, in every file that has it.
-func (c *Client) Logout(ctx context.Context, host string) ([]Kept, error) {
-	_, key, err := c.server(ctx, host)
+// Logout forgets the credential of a registry, in every file that has it, and
+// returns what it is kept under.
+func (c *Client) Logout(ctx context.Context, host string) (key string, done []Kept, err error) {
+	_, key, err = c.server(ctx, host)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	var done []Kept
 	for _, file := range c.conf.authFiles {
 		f, err := readAuth(file)
 		if err != nil {
-			return done, errs.New(errs.Invalid, "credentials %q: %w", file, err)
+			return key, done, errs.New(errs.Invalid, "credentials %q: %w", file, err)
 		}
 		_, kept := f.Auths[key]
 		helped := f.Store != "" || f.Helpers[key] != ""
@@ -103,9 +126,9 @@ func (c *Client) Logout(ctx context.Context, host string) ([]Kept, error) {
 			err = store.Delete(ctx, key)
 		}
 		if err != nil {
-			return done, errs.New(errs.KindOf(err), "credentials %q: %w", file, err)
+			return key, done, errs.New(errs.KindOf(err), "credentials %q: %w", file, err)
 		}
 		done = append(done, Kept{Server: key, File: file, Plain: !helped})
 	}
-	return done, nil
+	return key, done, nil
 }

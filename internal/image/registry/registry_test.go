@@ -548,7 +548,7 @@ func TestLogin(t *testing.T) {
 		t.Errorf("no host: %v", err)
 	}
 	kept, err := cl.Login(t.Context(), "http://"+addr, "alice", "secret")
-	if err != nil || kept != (Kept{addr, dir + "/home/.docker/config.json", true}) {
+	if err != nil || kept != (Kept{addr, "alice", dir + "/home/.docker/config.json", true}) {
 		t.Fatal(kept, err)
 	}
 	fi, err := os.Stat(kept.File)
@@ -561,14 +561,14 @@ func TestLogin(t *testing.T) {
 	if r, err := client(conf).Resolve(t.Context(), name(t, addr+"/lab/app:v1")); err != nil || r.Digest != m.Digest {
 		t.Error(err)
 	}
-	done, err := cl.Logout(t.Context(), addr)
+	_, done, err := cl.Logout(t.Context(), addr)
 	if err != nil || len(done) != 1 {
 		t.Errorf("%v %v", done, err)
 	}
 	if _, err := client(conf).Resolve(t.Context(), name(t, addr+"/lab/app:v1")); !errors.Is(err, errs.Denied) {
 		t.Errorf("after logout: %v", err)
 	}
-	if done, err = cl.Logout(t.Context(), addr); err != nil || len(done) != 0 {
+	if _, done, err = cl.Logout(t.Context(), addr); err != nil || len(done) != 0 {
 		t.Errorf("%v %v", done, err)
 	}
 }

@@ -26,6 +26,8 @@ const (
 	dialTimeout   = 15 * time.Second
 	headerTimeout = 60 * time.Second
 	stallTimeout  = 45 * time.Second // without a byte
+	// A registry takes its time with the end of an upload: some copy the blob.
+	commitTimeout = 10 * time.Minute
 )
 
 // connect gives e the HTTP client to reach it with.
@@ -37,6 +39,10 @@ func (c *Client) connect(e *endpoint) error {
 	stall := c.stall
 	if stall == 0 {
 		stall = stallTimeout
+	}
+	answer, header := stall, headerTimeout
+	if e.push {
+		answer, header = commitTimeout, commitTimeout
 	}
 	typed, _ := netip.ParseAddr(hostOf(e.host)) // invalid: a name
 	dialer := &net.Dialer{Timeout: dialTimeout, ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
@@ -60,12 +66,12 @@ func (c *Client) connect(e *endpoint) error {
 			if err != nil {
 				return nil, err
 			}
-			return &stallConn{conn, stall}, nil
+			return &stallConn{conn, answer, stall}, nil
 		},
 		TLSClientConfig:       conf,
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true, // or a blob's own compression would be undone
-		ResponseHeaderTimeout: headerTimeout,
+		ResponseHeaderTimeout: header,
 		TLSHandshakeTimeout:   dialTimeout,
 		IdleConnTimeout:       stallTimeout,
 		MaxIdleConnsPerHost:   8,
@@ -112,11 +118,26 @@ func isLocal(host string) bool {
 	return host == "localhost" || err == nil && (a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast())
 }
 
-// stallConn is a connection on which every read has a time limit of its own: a
-// download may take hours, but not a minute without a byte.
+// stallConn is a connection on which every read and write has a time limit of
+// its own: a transfer may take hours, but not a minute without a byte.
 type stallConn struct {
 	net.Conn
-	limit time.Duration
+	limit time.Duration // of a read
+	write time.Duration
+}
+
+// Write gives a read that is under way more time, too: HTTP/1 waits for the
+// answer from the first byte of the request on.
+func (c *stallConn) Write(p []byte) (int, error) {
+	now := time.Now()
+	if err := errors.Join(c.SetWriteDeadline(now.Add(c.write)), c.SetReadDeadline(now.Add(c.limit))); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("no data taken for %s: %w", c.write, err)
+	}
+	return n, err
 }
 
 func (c *stallConn) Read(p []byte) (int, error) {

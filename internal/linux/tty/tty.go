@@ -70,3 +70,22 @@ func Peer(master *os.File) (*os.File, error) {
 	}
 	return os.NewFile(fd, "pty"), nil
 }
+
+// NoEcho makes the terminal f not show what is typed, for a password, and
+// returns what puts it back, which the caller must call.
+func NoEcho(f *os.File) (restore func(), err error) {
+	fd := int(f.Fd())
+	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, os.NewSyscallError("ioctl TCGETS", err)
+	}
+	quiet := *old
+	quiet.Lflag &^= unix.ECHO
+	quiet.Lflag |= unix.ICANON | unix.ISIG
+	quiet.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &quiet); err != nil {
+		return nil, os.NewSyscallError("ioctl TCSETS", err)
+	}
+	// Nothing can be done about a terminal that has gone away.
+	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, old) }, nil
+}

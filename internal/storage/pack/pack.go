@@ -3,6 +3,7 @@ package pack
 import (
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 
@@ -20,6 +21,10 @@ type Options struct {
 	// OneFS leaves the content of other file systems out: a mount point is an
 	// empty directory. Kernel file systems (proc, sysfs ...) are always left out.
 	OneFS bool
+	// Layer says that the tree is the directory of a layer, for overlayfs: its
+	// whiteouts and opaque directories are written as those of a layer's archive,
+	// all that an image may say of a file is kept, and so are recorded owners.
+	Layer bool
 }
 
 type inode struct{ dev, ino uint64 }
@@ -117,6 +122,9 @@ func (p *Packer) add(dir int, name, as string, deep bool) error {
 		h.UID, h.GID = int64(p.o.UID(st.Uid)), int64(p.o.GID(st.Gid))
 	}
 	typ := uint32(st.Mode) & unix.S_IFMT
+	if p.o.Layer && typ == unix.S_IFCHR && st.Rdev_major == 0 && st.Rdev_minor == 0 {
+		return p.Whiteout(path.Join(path.Dir(as), ".wh."+path.Base(as)))
+	}
 	if typ != unix.S_IFDIR && st.Nlink > 1 {
 		key := inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
 		if first, ok := p.links[key]; ok {
@@ -132,8 +140,19 @@ func (p *Packer) add(dir int, name, as string, deep bool) error {
 			h.Name += "/"
 		}
 		h.Type = tarball.Dir
+		opaque := false
+		if p.o.Layer {
+			if opaque, err = layerAttrs(self, &h); err != nil {
+				return fail("read", err)
+			}
+		}
 		if err := p.t.Next(&h); err != nil || !deep || p.closed(fd, &st) {
 			return err
+		}
+		if opaque {
+			if err := p.Whiteout(as + "/" + opaqueName); err != nil {
+				return err
+			}
 		}
 		sub, err := openDir(fd, ".")
 		if err != nil {
@@ -199,7 +218,11 @@ func (p *Packer) file(self string, h *tarball.Header) error {
 	}
 	h.Type, h.Size = tarball.Regular, info.Size()
 	var cap [64]byte
-	if n, err := unix.Fgetxattr(int(f.Fd()), "security.capability", cap[:]); err == nil {
+	if p.o.Layer {
+		if _, err := layerAttrs(self, h); err != nil {
+			return fail(err)
+		}
+	} else if n, err := unix.Fgetxattr(int(f.Fd()), "security.capability", cap[:]); err == nil {
 		h.Xattrs = []tarball.Xattr{{Name: "security.capability", Value: string(cap[:n])}}
 	}
 	if err := p.t.Next(h); err != nil {
