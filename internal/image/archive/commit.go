@@ -52,7 +52,7 @@ func (l *Loader) Commit(ctx context.Context, r io.Reader, o CommitOptions) (_ *i
 	}); err != nil {
 		return nil, err
 	}
-	if c.Manifest, err = makeManifest(c.Config, c.Layers); err != nil {
+	if c.Manifest, err = image.MakeManifest(c.Config, c.Layers); err != nil {
 		return nil, err
 	}
 	return l.store(ctx, c, lease)
