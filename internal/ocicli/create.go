@@ -79,6 +79,10 @@ func (c *call) prepare(detach bool) (*launch, error) {
 	if err := c.validate(s); err != nil {
 		return nil, err
 	}
+	c.fitCaps(s.Process)
+	if err := c.connect(); err != nil {
+		return nil, err
+	}
 	listen := listenFDs()
 	if listen > 0 {
 		s.Process.Env = append(s.Process.Env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
@@ -208,7 +212,7 @@ func (l *launch) begin(wait bool) (Err error) {
 	}
 	o := runtime.Options{
 		Stdio: stdio, Cgroup: birthplace{l.group}, Gate: gate, Seccomp: l.filter,
-		Network: l.born, NoPivot: c.flags.on("no-pivot"), Inherit: l.inherit,
+		HostMounts: true, AllCPUs: true, PlainLines: !l.detach, Network: l.born, NoPivot: c.flags.on("no-pivot"), Inherit: l.inherit,
 	}
 	if names, dirs := l.group.Hierarchies(); len(names) > 0 {
 		for i := range names {
@@ -232,7 +236,8 @@ func (l *launch) begin(wait bool) (Err error) {
 	for _, w := range append(prog.Warnings(), l.proc.Warnings...) {
 		c.log.warn("%v", w)
 	}
-	c.log.debugf("child process in init(): %d", l.proc.Pid)
+	c.log.debugf("sealed memory file in place of this executable (runc exeseal: using /proc/self/exe clone)")
+	c.log.debugf("child process in init() is %d", l.proc.Pid)
 	c.log.debugf("init: closing the pipe to signal completion")
 	return nil
 }
@@ -401,14 +406,13 @@ func (l *launch) finish(wait bool) error {
 
 // handOver gives the terminal and the pidfd to those who wait for them.
 func (c *call) handOver(proc *runtime.Process, detach bool) error {
-	if socket := c.flags.str("pidfd-socket"); socket != "" {
-		if err := sendFile(socket, "pidfd", proc.Pidfd); err != nil {
+	if c.pidfdSocket != nil {
+		if err := sendFile(c.pidfdSocket, "pidfd", proc.Pidfd); err != nil {
 			return err
 		}
 	}
 	if proc.Console != nil && detach {
-		name := ptsName(proc.Console)
-		if err := sendFile(c.flags.str("console-socket"), name, proc.Console); err != nil {
+		if err := sendFile(c.consoleSocket, ptsName(proc.Console), proc.Console); err != nil {
 			return err
 		}
 		_ = proc.Console.Close() // it is somebody else's now

@@ -70,6 +70,10 @@ func (c *call) exec() error {
 			return err
 		}
 	}
+	c.fitCaps(pr)
+	if err := c.connect(); err != nil {
+		return err
+	}
 	stdio := runtime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	if pr.Terminal {
 		stdio = runtime.Stdio{}
@@ -80,11 +84,13 @@ func (c *call) exec() error {
 	}
 	c.log.debugf("nsexec container setup: join process %d", ct.Pid)
 	proc, err := runtime.Exec(runtime.Target{Pid: ct.Pid, Cgroup: group}, pr, runtime.ExecOptions{
-		Stdio: stdio, Seccomp: filter, Inherit: inherit,
+		Stdio: stdio, Seccomp: filter, Linux: s.Linux, Inherit: inherit, AllCPUs: true, PlainLines: !detach,
 	})
 	if err != nil {
 		return err
 	}
+	c.log.debugf("child process in init() is %d", proc.Pid)
+	c.log.debugf("setns_init: about to exec")
 	for _, w := range proc.Warnings {
 		c.log.warn("%v", w)
 	}

@@ -79,12 +79,6 @@ func (ct *container) send(sig unix.Signal) error {
 	if !ct.alive() {
 		return errNotRunning
 	}
-	if ct.waits() && ends(sig) {
-		// The process still is what it was forked from: it has no handlers, and
-		// the kernel keeps signals from the first process of a pid namespace
-		// that it has no handler for (pid_namespaces(7)).
-		sig = unix.SIGKILL
-	}
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		if err == unix.ESRCH {
 			return errNotRunning
@@ -95,15 +89,6 @@ func (ct *container) send(sig unix.Signal) error {
 		_ = ct.group().Thaw() // v1: a frozen process does not die
 	}
 	return nil
-}
-
-// ends reports whether a process that does nothing about sig ends (signal(7)).
-func ends(sig unix.Signal) bool {
-	switch sig { //nolint:exhaustive // all others do
-	case 0, unix.SIGCHLD, unix.SIGCONT, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGURG, unix.SIGWINCH:
-		return false
-	}
-	return true
 }
 
 // delete removes a container that has ended, or that was never started.

@@ -37,6 +37,9 @@ type call struct {
 	cmd      *command
 	flags    values
 	args     []string
+
+	// Connected before the process is made, so that what is wrong is known first.
+	consoleSocket, pidfdSocket *os.File
 }
 
 // exitCode ends a command with a code; the rest has been said.

@@ -55,3 +55,17 @@ func (c *compiler) affinity(list string) error {
 	c.p.Call(unix.SYS_SCHED_SETAFFINITY, program.Int(0), program.Int(len(b)), c.p.Bytes(b))
 	return nil
 }
+
+// allCPUs frees the child from the caller's own CPU affinity; the kernel takes
+// the cpuset's CPUs off the mask (sched_setaffinity(2)).
+func (c *compiler) allCPUs() {
+	if !c.o.AllCPUs {
+		return
+	}
+	mask := make([]byte, maxCPUs/8)
+	for i := range mask {
+		mask[i] = 0xff
+	}
+	c.p.Step(program.Step{Verb: "cpu affinity", Object: "all"})
+	c.p.Call(unix.SYS_SCHED_SETAFFINITY, program.Int(0), program.Int(len(mask)), c.p.Bytes(mask)).Ignore()
+}

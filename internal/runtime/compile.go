@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -24,6 +25,7 @@ type compiler struct {
 
 	ns          namespaces
 	userNS      bool // the container's root is not the host's
+	hostMounts  bool // the container has no mount namespace of its own
 	root        program.Arg
 	hierarchies []program.Slot // detached mounts of Options.CgroupV1
 	dev, pts    program.Slot   // the mounts at /dev and /dev/pts, when they are new ones
@@ -35,9 +37,12 @@ type compiler struct {
 	// parentMounts: the caller's thread makes the mounts that come from the host.
 	parentMounts bool
 	shield       *os.File
+	lateShield   bool // the child makes it, behind its gate
+	madeShield   program.Slot
 	joined       *os.File   // an eventfd: the child has joined its v1 hierarchies
 	opened       []*os.File // needed until the program has started
-	path         string     // of the file to execute, where that is not the first argument
+	joinedLinux  *specs.Linux
+	path         string // of the file to execute, where that is not the first argument
 	warnings     []error
 }
 
@@ -58,6 +63,11 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	if err := c.ns.parse(s.Linux.Namespaces, o.Netns); err != nil {
 		return nil, err
 	}
+	// Without a mount namespace of its own the container's mounts are made in the
+	// caller's, where they stay, and its root is one by chroot(2) only.
+	if c.hostMounts = !c.ns.has(unix.CLONE_NEWNS); c.hostMounts && !o.HostMounts {
+		return nil, unsupported("namespace \"mount\": a container needs its own")
+	}
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -68,8 +78,8 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	}
 	p := c.p
 	p.LegacyClone = o.legacyClone
-	newRoot := c.ns.new&unix.CLONE_NEWNS != 0
-	late := newRoot && (o.Hooks != nil || o.NoPivot)
+	newRoot := c.ns.new&unix.CLONE_NEWNS != 0 || c.hostMounts
+	late := newRoot && (o.Hooks != nil || o.NoPivot || c.hostMounts)
 
 	// The caller's thread: everything that is named in the host's terms. A
 	// caller without privilege leaves mounts to the child, which is root of the
@@ -125,8 +135,10 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		}
 	}
 	if newRoot {
-		p.Step(program.Step{Verb: "make mounts private"})
-		p.Call(unix.SYS_MOUNT, program.Null, p.String("/"), program.Null, program.Int(unix.MS_REC|unix.MS_PRIVATE), program.Null)
+		if !c.hostMounts {
+			p.Step(program.Step{Verb: "make mounts private"})
+			p.Call(unix.SYS_MOUNT, program.Null, p.String("/"), program.Null, program.Int(unix.MS_REC|unix.MS_PRIVATE), program.Null)
+		}
 		c.prepareVisible(mounts)
 		if err := c.sysctls(mounts); err != nil {
 			return nil, err
@@ -164,6 +176,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	}
 
 	attached()
+	c.allCPUs()
 	if c.ns.newCgroup {
 		// After the process is where it shall be: that place becomes the root
 		// of the namespace (cgroup_namespaces(7)).
@@ -314,7 +327,12 @@ func (c *compiler) leave() {
 	dot := p.String(".")
 	p.Step(program.Step{Verb: "change root"})
 	p.Call(unix.SYS_FCHDIR, c.root)
+	if c.hostMounts {
+		p.Call(unix.SYS_CHROOT, dot)
+		return
+	}
 	if c.o.NoPivot {
+		c.coverHost()
 		p.Call(unix.SYS_MOUNT, dot, p.String("/"), program.Null, program.Int(unix.MS_MOVE), program.Null)
 		p.Call(unix.SYS_CHROOT, dot)
 		p.Call(unix.SYS_CHDIR, p.String("/"))
@@ -322,6 +340,46 @@ func (c *compiler) leave() {
 	}
 	p.Call(unix.SYS_PIVOT_ROOT, dot, dot)
 	p.Call(unix.SYS_UMOUNT2, dot, program.Int(unix.MNT_DETACH))
+}
+
+// coverHost takes the host's proc and sysfs mounts out of a namespace whose root
+// is left by chroot only. Where a whole one is to be found anywhere in the
+// namespace, the kernel gives a user namespace inside a new one, without what is
+// masked in the container's own (mount_too_revealing).
+func (c *compiler) coverHost() {
+	p := c.p
+	for _, m := range fullMounts(c.s.Root.Path) {
+		p.Step(program.Step{Verb: "unmount", Dst: m})
+		refused, done := p.NewLabel(), p.NewLabel()
+		name := p.String(m)
+		p.Call(unix.SYS_UMOUNT2, name, program.Int(unix.MNT_DETACH)).Ignore(unix.ENOENT).Catch(unix.EPERM, refused).Catch(unix.EINVAL, refused)
+		p.Jump(done)
+		p.Place(refused) // a mount that belongs to the host's user namespace
+		p.Call(unix.SYS_MOUNT, p.String("tmpfs"), name, p.String("tmpfs"), program.Int(0), program.Null)
+		p.Place(done)
+	}
+}
+
+// fullMounts are the places of the caller's proc and sysfs mounts that show all
+// of the file system, but for those below root.
+func fullMounts(root string) []string {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		sep := slices.Index(f, "-")
+		if len(f) < 5 || sep < 0 || sep+1 >= len(f) || f[3] != "/" || f[sep+1] != "proc" && f[sep+1] != "sysfs" {
+			continue
+		}
+		if at := f[4]; at != root && !strings.HasPrefix(at, root+"/") {
+			out = append(out, strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(at))
+		}
+	}
+	slices.Reverse(out) // what is mounted on others first
+	return out
 }
 
 // finishRoot sets what the root mount itself shall be, once nothing has to be

@@ -149,6 +149,9 @@ func (c *compiler) openTerminal() {
 	c.slaveOf(master)
 }
 
+// termiosSize is more than any kernel's struct termios.
+const termiosSize = 64
+
 func (c *compiler) slaveOf(master program.Slot) {
 	p := c.p
 	c.slave = p.Slot("terminal")
@@ -156,6 +159,12 @@ func (c *compiler) slaveOf(master program.Slot) {
 	p.Call(unix.SYS_IOCTL, master.Arg(), program.Int(unix.TIOCGPTPEER), program.Int(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).To(c.slave)
 	if size := c.process.ConsoleSize; size != nil && (size.Height > 0 || size.Width > 0) {
 		p.Call(unix.SYS_IOCTL, master.Arg(), program.Int(unix.TIOCSWINSZ), p.Winsize(uint16(size.Height), uint16(size.Width)))
+	}
+	if c.o.PlainLines {
+		attrs := p.Buffer(termiosSize)
+		p.Call(unix.SYS_IOCTL, master.Arg(), program.Int(unix.TCGETS), attrs)
+		p.Poke32(attrs.Plus(4), program.Int(unix.OPOST)) // c_oflag; a new terminal has OPOST and ONLCR
+		p.Call(unix.SYS_IOCTL, master.Arg(), program.Int(unix.TCSETS), attrs)
 	}
 	if uid := c.process.User.UID; uid != 0 {
 		p.Call(unix.SYS_FCHOWN, c.slave.Arg(), program.Uint(uint64(uid)), program.Int(-1))

@@ -31,11 +31,16 @@ type ExecOptions struct {
 	// not privileged where they are; Exec falls back to it by itself.
 	Clone bool
 
+	// Linux is that of the container's spec, for what every process of it has:
+	// the personality. nil: none of it.
+	Linux *specs.Linux
 	// Path is the file to execute; "": the first argument.
 	Path string
 	// Inherit and Keyring are as in Options.
-	Inherit int
-	Keyring string
+	Inherit    int
+	Keyring    string
+	AllCPUs    bool
+	PlainLines bool
 
 	unshielded bool // see Options
 }
@@ -75,8 +80,8 @@ func Exec(t Target, pr *specs.Process, o ExecOptions) (*Process, error) {
 // compileExec is Compile for a process that joins.
 func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	c := &compiler{
-		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig, Inherit: o.Inherit, Keyring: o.Keyring, unshielded: o.unshielded},
-		process: pr, root: program.CWD, path: o.Path,
+		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig, Inherit: o.Inherit, Keyring: o.Keyring, AllCPUs: o.AllCPUs, PlainLines: o.PlainLines, unshielded: o.unshielded},
+		process: pr, root: program.CWD, path: o.Path, joinedLinux: o.Linux,
 	}
 	if err := c.checkProcess(pr); err != nil {
 		return nil, err
@@ -139,6 +144,9 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 		p.Await()
 	}
 	// In the cgroup, whose cpuset is the limit.
+	if pr.ExecCPUAffinity == nil {
+		c.allCPUs()
+	}
 	if err := c.affinity(affinity.Final); err != nil {
 		return nil, err
 	}

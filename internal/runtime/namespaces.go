@@ -82,9 +82,6 @@ func (n *namespaces) parse(list []specs.LinuxNamespace, netns *os.File) error {
 			n.joins[0], n.joins[i] = n.joins[i], n.joins[0]
 		}
 	}
-	if seen&unix.CLONE_NEWNS == 0 {
-		return unsupported("namespace \"mount\": a container needs its own")
-	}
 	joins := func(flag uint64) bool { return n.has(flag) && n.new&flag == 0 }
 	n.stages = joins(unix.CLONE_NEWPID) || n.new&unix.CLONE_NEWTIME != 0 ||
 		n.new&unix.CLONE_NEWUSER != 0 && len(n.joins) > 0 ||

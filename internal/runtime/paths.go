@@ -28,8 +28,13 @@ func (c *compiler) mask(paths []string) {
 	p.ExpectDevice(st, unix.S_IFCHR, 1, 3, unix.ENODEV)
 
 	empty, used := c.emptyDir(), p.Buffer(4)
+	seen := make(map[string]bool, len(paths))
 	for _, name := range paths {
 		name = path.Clean("/" + name)
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
 		p.Step(program.Step{Verb: "mask", Dst: name})
 		t, mnt := p.Slot(name), p.Slot("mask")
 		done, dir := p.NewLabel(), p.NewLabel()

@@ -77,6 +77,15 @@ type Options struct {
 	NoPivot bool
 	// Keyring is the description of a new session keyring; "": the caller's stays.
 	Keyring string
+	// HostMounts allows a spec without a mount namespace: its mounts are made in
+	// the caller's and are left there.
+	HostMounts bool
+	// AllCPUs lets the process run on every CPU that its cgroup allows, rather
+	// than on those that the caller is bound to.
+	AllCPUs bool
+	// PlainLines makes the terminal leave the ends of lines alone, for a caller
+	// that passes on what it reads from it to a terminal of its own.
+	PlainLines bool
 
 	// Preview compiles what a start from a protected executable compiles
 	// (raiseShield), by a process that has none: to be shown, not to be started.

@@ -10,8 +10,11 @@ import (
 	"github.com/isle-engine/isle/internal/errs"
 )
 
-// seals make the file's content and size final, and the seals themselves.
-const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+// Seals make the file's content and size final, and the seals themselves.
+const Seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+
+// Image is the program, for whoever makes such a file by other means.
+func Image() string { return program }
 
 // MemFD returns the program as a sealed, executable memory file, to be executed
 // by execveat(2) or by its name in /proc/self/fd. The caller closes it.
@@ -34,7 +37,7 @@ func memFD(execFlag int) (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "isle-pid1")
 	if _, err = f.WriteString(program); err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, Seals)
 	}
 	if err != nil {
 		_ = f.Close() // the first error says why

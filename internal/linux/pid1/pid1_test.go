@@ -93,8 +93,8 @@ func TestMemFDIsSealed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if got, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err != nil || got&seals != seals {
-			t.Errorf("seals %#x, %v", got, err)
+		if got, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err != nil || got&Seals != Seals {
+			t.Errorf("Seals %#x, %v", got, err)
 		}
 		if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
 			t.Errorf("write: %v, want EPERM", err)

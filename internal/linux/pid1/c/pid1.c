@@ -195,6 +195,20 @@ __attribute__((noreturn)) static void refuse(const char *who, const char *name, 
 	quit(missing ? 127 : 126);
 }
 
+// cannot says what other runtimes say of a file that was found and cannot be
+// executed: the interpreter that it names may be what is missing.
+__attribute__((noreturn)) static void cannot(const char *name, sl r)
+{
+	say("exec ");
+	say(name);
+	say(r == -ENOENT    ? ": no such file or directory\n"
+	    : r == -ENOTDIR ? ": not a directory\n"
+	    : r == -EACCES  ? ": permission denied\n"
+	    : r == -ENOEXEC ? ": exec format error\n"
+			    : ": cannot be executed\n");
+	quit(r == -ENOENT || r == -ENOTDIR ? 127 : 126);
+}
+
 __attribute__((noreturn)) static void init(char **argv, char **envp)
 {
 	// Faults of our own must not be blocked: the kernel kills a process that
@@ -279,7 +293,7 @@ __attribute__((used, noreturn)) void run(sl *stack)
 		hold();
 	}
 	if (argc >= 4 && same(argv[1], "exec"))
-		refuse("exec: ", argv[2], C3(NR_execve, argv[2], argv + 3, envp));
+		cannot(argv[2], C3(NR_execve, argv[2], argv + 3, envp));
 	if (argc >= 3 && same(argv[1], "--"))
 		init(argv + 2, envp);
 	say("init: no command\n");
