@@ -48,6 +48,7 @@ func commands() []command {
 		{paths: []string{"create", "container create"}, group: groupAll, short: "Create a new container", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, setup: cmdCreate},
 		{paths: []string{"diff", "container diff"}, group: groupAll, short: "List what a container has changed in its file system", usage: "CONTAINER", min: 1, max: 1, setup: cmdDiff},
 		{paths: []string{"events", "system events"}, group: groupAll, short: "Show what happens to containers, images, networks and volumes, live", usage: "[OPTIONS]", setup: cmdEvents},
+		{paths: []string{"explain"}, group: groupAll, short: "Show what a container is, read live from the kernel", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdExplain},
 		{paths: []string{"export", "container export"}, group: groupAll, short: "Write a container's file system as a tar archive", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdExport},
 		{paths: []string{"help"}, group: groupAll, short: "Show the help of a command", usage: "[COMMAND]", max: -1, setup: cmdHelp},
 		{paths: []string{"history", "image history"}, group: groupAll, short: "Show how an image was made", usage: "[OPTIONS] IMAGE", min: 1, max: 1, setup: cmdHistory},

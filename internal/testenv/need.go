@@ -36,6 +36,8 @@ const (
 	Crun              Word = "Crun"
 	Bwrap             Word = "Bwrap"
 	Peers             Word = "Peers"       // podman, docker, runc and bwrap: what the benchmark compares with
+	Witnesses         Word = "Witnesses"   // lsns, findmnt, nsenter, getpcaps, capsh, ip, ss: what the kernel says by others' mouths
+	Browser           Word = "Browser"     // chromium
 	SysResource       Word = "SysResource" // CAP_SYS_RESOURCE: may raise hard limits
 )
 

@@ -37,6 +37,8 @@ func probes() map[Word]func() error {
 		Crun:              tools("crun"),
 		Bwrap:             tools("bwrap"),
 		Peers:             tools("podman", "dockerd", "docker", "runc", "bwrap"),
+		Witnesses:         tools("lsns", "findmnt", "nsenter", "getpcaps", "capsh", "ip", "ss"),
+		Browser:           tools("chromium"),
 		SysResource:       probeSysResource,
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/isle-engine/isle/internal/testenv"
 )
 
 // look is what both containers are asked for: all that makes one of them.
@@ -82,6 +84,7 @@ func TestPlanByHandAsUser(t *testing.T) {
 }
 
 func testPlanByHand(t *testing.T) {
+	testenv.Need(t, testenv.Witnesses)
 	h := newHost(t)
 	flags := []string{
 		"",

@@ -267,3 +267,13 @@ func (e *Error) Error() string { return e.What + ": " + e.Errno.Error() }
 
 // Unwrap returns the errno.
 func (e *Error) Unwrap() error { return e.Errno }
+
+// FromFile takes over a netlink socket that was made elsewhere, as in a namespace
+// that this process cannot enter. The caller keeps f.
+func FromFile(f *os.File) (*Conn, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return &Conn{fd: fd}, nil
+}
