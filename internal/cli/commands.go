@@ -47,6 +47,7 @@ func commands() []command {
 		{paths: []string{"cp", "container cp"}, group: groupAll, short: "Copy files between a container and this machine", usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tisle cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", min: 2, max: 2, setup: cmdCp},
 		{paths: []string{"create", "container create"}, group: groupAll, short: "Create a new container", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, setup: cmdCreate},
 		{paths: []string{"diff", "container diff"}, group: groupAll, short: "List what a container has changed in its file system", usage: "CONTAINER", min: 1, max: 1, setup: cmdDiff},
+		{paths: []string{"doctor"}, group: groupAll, short: "Check what this machine lacks for containers, and say what repairs it", usage: "[OPTIONS]", setup: cmdDoctor},
 		{paths: []string{"events", "system events"}, group: groupAll, short: "Show what happens to containers, images, networks and volumes, live", usage: "[OPTIONS]", setup: cmdEvents},
 		{paths: []string{"explain"}, group: groupAll, short: "Show what a container is, read live from the kernel", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdExplain},
 		{paths: []string{"export", "container export"}, group: groupAll, short: "Write a container's file system as a tar archive", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdExport},
@@ -86,6 +87,10 @@ func commands() []command {
 		{paths: []string{"network ls", "network list"}, short: "List networks", usage: "[OPTIONS]", setup: cmdNetworkList},
 		{paths: []string{"network prune"}, short: "Remove the networks that no container uses", usage: "[OPTIONS]", setup: cmdNetworkPrune},
 		{paths: []string{"network rm", "network remove"}, short: "Remove networks", usage: "NETWORK [NETWORK...]", min: 1, max: -1, setup: cmdNetworkRm},
+		{paths: []string{"startup disable"}, short: "Leave containers stopped after a reboot", setup: startup(startupDisable)},
+		{paths: []string{"startup enable"}, short: "Start containers with a restart policy after a reboot", setup: startup(startupEnable)},
+		{paths: []string{"startup run"}, short: "Start them now, as at boot", setup: startup(startupRun)},
+		{paths: []string{"startup status"}, short: "Show whether and how they are started", setup: startup(startupStatus)},
 		{paths: []string{"volume create"}, short: "Create a volume", usage: "[OPTIONS] [VOLUME]", max: 1, setup: cmdVolumeCreate},
 		{paths: []string{"volume inspect"}, short: "Show everything about volumes", usage: "[OPTIONS] VOLUME [VOLUME...]", min: 1, max: -1, setup: cmdVolumeInspect},
 		{paths: []string{"volume ls", "volume list"}, short: "List volumes", usage: "[OPTIONS]", setup: cmdVolumeList},
@@ -100,12 +105,13 @@ func commands() []command {
 }
 
 // groups are the management commands: a word that commands can be called below.
-func groups() [6]struct{ name, short string } {
-	return [6]struct{ name, short string }{
+func groups() [7]struct{ name, short string } {
+	return [7]struct{ name, short string }{
 		{"container", "Manage containers"},
 		{"image", "Manage images"},
 		{"manifest", "Manage manifests and manifest lists"},
 		{"network", "Manage networks"},
+		{"startup", "Manage what comes back after a reboot"},
 		{"system", "Manage isle"},
 		{"volume", "Manage volumes"},
 	}

@@ -1,12 +1,9 @@
 package host
 
 import (
-	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/isle-engine/isle/internal/linux/userns"
 )
 
 // Advice is one thing that is amiss, and what helps.
@@ -26,42 +23,17 @@ type Who struct {
 
 // Advise asks everything and returns what is amiss, the worst first.
 func (m *Machine) Advise(w Who) []Advice {
-	var all []Advice
-	add := func(problem string, blocks bool, remedy []string) {
-		if problem != "" {
-			all = append(all, Advice{problem, remedy, blocks})
+	var worst, rest []Advice
+	for _, c := range m.Checkup(w) {
+		switch {
+		case c.Problem == "":
+		case c.Blocks:
+			worst = append(worst, c.Advice)
+		default:
+			rest = append(rest, c.Advice)
 		}
 	}
-	if !m.KernelAtLeast(MinKernel[0], MinKernel[1]) {
-		major, minor := m.Kernel()
-		add(fmt.Sprintf("this kernel is %d.%d; isle needs %d.%d", major, minor, MinKernel[0], MinKernel[1]), true, nil)
-	}
-	if w.UID != 0 {
-		if hints := userns.Obstacles(nil); len(hints) > 0 {
-			add("an ordinary user cannot make containers here", true, hints)
-		}
-	}
-	if !m.Overlay() {
-		add("the kernel has no overlayfs, which puts image layers together", true, []string{"as root: modprobe overlay"})
-	}
-	problem, remedy := Storage(w.Data)
-	add(problem, true, remedy)
-	if !m.Seccomp() {
-		add("the kernel has no seccomp filters: system calls of containers are not restricted", false, nil)
-	}
-	if w.UID != 0 {
-		if lines := userns.Advice(w.UID, w.GID); len(lines) > 0 {
-			add(lines[0], false, lines[1:])
-		}
-	}
-	problem, remedy = m.Limits(w, "memory", "pids", "cpu", "cpuset", "io")
-	add(problem, false, remedy)
-	problem, remedy = m.Session(w)
-	add(problem, false, remedy)
-	if w.UID == 0 && !m.SysResource() {
-		add("root may not raise resource limits here (no CAP_SYS_RESOURCE): --ulimit and --oom-score-adj are bounded by isle's own", false, nil)
-	}
-	return all
+	return append(worst, rest...)
 }
 
 // Limits explains why the user cannot limit containers by these controllers (in

@@ -10,6 +10,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/host"
 	"github.com/isle-engine/isle/internal/network/ip"
 )
 
@@ -222,7 +223,7 @@ func bindError(err error, h ip.Addr, port uint16, p *container.Port) error {
 		e := errs.New(errs.Denied, "publish port %s: %w", at, unix.EACCES)
 		if start := unprivilegedStart(); port < start {
 			e = errs.Hint(e, fmt.Sprintf("ordinary users may use ports from %d on here; use -p %d:%d", start, int(port)+8000, p.Port),
-				fmt.Sprintf("or, as root: sysctl net.ipv4.ip_unprivileged_port_start=%d", port),
+				"or, "+host.OpenPorts(int(port)),
 				"or let systemd listen and hand the socket over (socket activation)")
 		}
 		return e

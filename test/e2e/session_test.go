@@ -156,8 +156,12 @@ type expectation struct {
 var words = map[string]func(*testing.T) bool{
 	"root": func(*testing.T) bool { return os.Getuid() == 0 },
 	"user": func(*testing.T) bool { return os.Getuid() != 0 },
-	"v1":   func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV1Memory) },
-	"v2":   func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV2Delegated) },
+	"nosystemd": func(*testing.T) bool {
+		_, err := os.Stat("/run/systemd/system")
+		return err != nil
+	},
+	"v1": func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV1Memory) },
+	"v2": func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV2Delegated) },
 }
 
 // parse reads a session file, leaving out what does not apply here.
