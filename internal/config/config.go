@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 )
 
 // Env is where one user's isle keeps its things and who that user is.
@@ -160,11 +161,20 @@ func (e Env) Tmp() string                   { return e.Data + "/tmp" }
 func (e Env) RunContainer(id string) string { return e.Run + "/c/" + id[:min(len(id), 16)] }
 func (e Env) UserNS() string                { return e.Run + "/userns" }
 
+// private is the mode of every directory of isle: other users cannot pass, so
+// that set-uid files of images are out of their reach (CVE-2021-41091).
+func private() os.FileMode {
+	if defence.Removed("modes") {
+		return 0o755
+	}
+	return 0o700
+}
+
 // MakeDirs creates the directories, private to the user, and refuses a runtime
 // directory in a shared place that somebody else made first.
 func (e Env) MakeDirs() error {
 	for _, d := range []string{e.Data, e.Run} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
+		if err := os.MkdirAll(d, private()); err != nil {
 			return err
 		}
 	}
@@ -173,12 +183,12 @@ func (e Env) MakeDirs() error {
 		return err
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !fi.IsDir() || !ok || int(st.Uid) != os.Getuid() || fi.Mode().Perm()&0o077 != 0 {
+	if !fi.IsDir() || !ok || int(st.Uid) != os.Getuid() || fi.Mode().Perm()&^private() != 0 {
 		return errs.Hint(errs.New(errs.Denied, "runtime directory %q: not a private directory of this user", e.Run),
 			"remove it, or set ISLE_RUNROOT to another directory")
 	}
 	for _, d := range []string{e.Images(), e.Layers(), e.Containers(), e.Names(), e.Volumes(), e.Networks(), e.Tmp(), e.Run + "/c"} {
-		if err := os.Mkdir(d, 0o700); err != nil && !os.IsExist(err) {
+		if err := os.Mkdir(d, private()); err != nil && !os.IsExist(err) {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 )
 
 // MaxID is the largest user or group id that may be asked for. The kernel knows
@@ -33,6 +34,9 @@ func ParseUser(s string) (user, group string, err error) {
 func ParseID(s string) (id int, ok bool, err error) {
 	if s == "" || strings.Trim(s, "0123456789") != "" {
 		return 0, false, nil
+	}
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil && defence.Removed("uid") {
+		return int(uint32(n)), true, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil || n > MaxID {

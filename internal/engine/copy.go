@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/monitor/inside"
 	"github.com/isle-engine/isle/internal/spec"
 	"github.com/isle-engine/isle/internal/storage/pack"
@@ -100,7 +101,7 @@ func openat2In(root *os.File, p string, flags uint64) (int, error) {
 	if rel == "" {
 		rel = "."
 	}
-	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: defence.Resolve(unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS)}
 	for {
 		fd, err := unix.Openat2(int(root.Fd()), rel, how)
 		switch err {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/spec"
 )
 
@@ -124,7 +125,7 @@ func readFD(fd int, path string, limit int) ([]byte, error) {
 func readInRoot(root *os.File, unsafePath string) ([]byte, error) {
 	how := unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		Resolve: defence.Resolve(unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS),
 	}
 	var fd int
 	var err error

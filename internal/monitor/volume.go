@@ -11,6 +11,7 @@ import (
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/image"
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/spec"
 	"github.com/isle-engine/isle/internal/storage"
 )
@@ -104,7 +105,7 @@ func openSubpath(dir, unsafeSub string) (*os.File, error) {
 
 // openTreeIn opens what a path means below root and makes a detached mount of it.
 func openTreeIn(root int, unsafePath string) (*os.File, error) {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: defence.Resolve(unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS)}
 	var fd int
 	var err error
 	for {

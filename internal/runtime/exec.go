@@ -121,8 +121,7 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	p.Meanwhile(c.meanwhile(out))
 	c.openLSM(pr)
 	// Before the container's processes can see this one (see enter).
-	p.Step(program.Step{Verb: "hide from the container"})
-	p.Call(unix.SYS_PRCTL, program.Int(unix.PR_SET_DUMPABLE), program.Int(0), program.Int(0), program.Int(0), program.Int(0))
+	c.hide()
 	if clones {
 		p.Await() // the second child inherits the cgroup
 	}

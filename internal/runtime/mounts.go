@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/linux/program"
 )
 
@@ -559,6 +560,8 @@ func (c *compiler) sysctlFile(key string) (string, error) {
 	case file == "kernel/hostname" && c.ns.has(unix.CLONE_NEWUTS):
 		return "", invalid("sysctl %q is not allowed as it conflicts with the OCI %q field", dotted, "hostname")
 	case file == "kernel/domainname" && c.ns.has(unix.CLONE_NEWUTS):
+	case defence.Removed("sysctl"):
+		return file, nil
 	default:
 		return "", invalid("sysctl %q is not in a separate kernel namespace", dotted)
 	}

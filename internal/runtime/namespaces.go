@@ -250,8 +250,7 @@ func (c *compiler) enter() {
 	// From here on processes of a joined container may see this one. It is
 	// still a copy of the caller: nobody shall trace it or open its files
 	// under /proc (CVE-2016-9962, CVE-2019-5736). execve makes it dumpable again.
-	p.Step(program.Step{Verb: "hide from the container"})
-	p.Call(unix.SYS_PRCTL, program.Int(unix.PR_SET_DUMPABLE), program.Int(0), program.Int(0), program.Int(0), program.Int(0))
+	c.hide()
 	if n.new&unix.CLONE_NEWNET != 0 {
 		c.loopback()
 	}

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/linux/program"
 )
 
@@ -25,7 +26,9 @@ func (c *compiler) mask(paths []string) {
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS,
 	}).To(null)
 	st, _ := p.Fstat(null.Arg())
-	p.ExpectDevice(st, unix.S_IFCHR, 1, 3, unix.ENODEV)
+	if !defence.Removed("null") {
+		p.ExpectDevice(st, unix.S_IFCHR, 1, 3, unix.ENODEV)
+	}
 
 	empty, used := c.emptyDir(), p.Buffer(4)
 	seen := make(map[string]bool, len(paths))

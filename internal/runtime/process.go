@@ -9,6 +9,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/caps"
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/seccomp"
 )
@@ -175,6 +176,9 @@ func (c *compiler) giveStdio(uid uint32) {
 // verifyCwd makes sure that the working directory is inside the root: the
 // kernel reports one that is not as "(unreachable)…" (getcwd(3); CVE-2024-21626).
 func (c *compiler) verifyCwd() {
+	if defence.Removed("cwd") {
+		return
+	}
 	p := c.p
 	buf := p.Buffer(4096)
 	p.Call(unix.SYS_GETCWD, buf, program.Int(4096))
@@ -298,6 +302,9 @@ func (c *compiler) credentials(pr *specs.Process, filter *seccomp.Filter) error 
 	}
 	p.Step(program.Step{Verb: "capabilities"})
 	newer := p.NewLabel()
+	if defence.Removed("inheritable") {
+		sets.inheritable = sets.permitted
+	}
 	for n := range 64 {
 		if sets.bounding.Has(n) {
 			continue
@@ -315,7 +322,11 @@ func (c *compiler) credentials(pr *specs.Process, filter *seccomp.Filter) error 
 	p.Step(program.Step{Verb: "user"})
 	// As crun: the caller's own groups stay, also those that the map lacks.
 	if c.s == nil || c.s.Annotations["run.oci.keep_original_groups"] != "1" {
-		groups := p.Setgroups(pr.User.AdditionalGids)
+		gids := pr.User.AdditionalGids
+		if defence.Removed("groups") {
+			gids = append([]uint32{0}, gids...)
+		}
+		groups := p.Setgroups(gids)
 		if c.userNS {
 			// EPERM: the namespace's map was written without privilege, setgroups
 			// is off for good. EINVAL: a group that the map does not have.
@@ -421,4 +432,15 @@ func (c *compiler) capabilities(l *specs.LinuxCapabilities) (capSets, error) {
 	s.inheritable &= s.bounding
 	s.ambient &= s.permitted & s.inheritable
 	return s, nil
+}
+
+// hide keeps processes of the container, which may see this one from now on,
+// from tracing it and from opening its files under /proc (CVE-2016-9962,
+// CVE-2019-5736). execve makes it dumpable again.
+func (c *compiler) hide() {
+	if defence.Removed("hide") {
+		return
+	}
+	c.p.Step(program.Step{Verb: "hide from the container"})
+	c.p.Call(unix.SYS_PRCTL, program.Int(unix.PR_SET_DUMPABLE), program.Int(0), program.Int(0), program.Int(0), program.Int(0))
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/state"
 	"github.com/isle-engine/isle/internal/storage/tree"
 	"github.com/isle-engine/isle/internal/storage/unpack"
@@ -83,7 +84,7 @@ func (s *Store) Stage(ctx context.Context, diffID string, tar io.Reader) (_ *Sta
 	if err != nil {
 		return nil, subject(err)
 	}
-	if res.Digest != diffID {
+	if res.Digest != diffID && !defence.Removed("digest") {
 		return nil, subject(errs.New(errs.Corrupt, "archive has digest %s", res.Digest))
 	}
 	st.Info = LayerInfo{

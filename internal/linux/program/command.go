@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/linux/defence"
 )
 
 // Join is a namespace to enter: a namespace's file, or a pidfd of a process in
@@ -87,7 +89,7 @@ func (c *Command) Program() *Program {
 	p.Cloexec(len(args))
 	argv, env := p.Strings(c.Args), p.Strings(c.Env)
 	p.Commit() // here, not before one of the two ways to execute
-	if c.Protect {
+	if c.Protect && !defence.Removed("shield") {
 		plain := p.NewLabel()
 		dir := p.Slot("executable's directory")
 		p.Call(unix.SYS_OPEN_TREE, CWD, p.String(filepath.Dir(c.Path)), Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)).To(dir).CatchAny(plain)

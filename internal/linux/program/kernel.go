@@ -4,6 +4,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isle-engine/isle/internal/linux/defence"
 )
 
 // This file holds the arguments that are structures of the kernel, so that
@@ -43,6 +45,7 @@ func (p *Program) MountFlags(fd Arg) Arg {
 
 // Openat2 adds an openat2(2).
 func (p *Program) Openat2(dir Arg, path string, how unix.OpenHow) Op {
+	how.Resolve = defence.Resolve(how.Resolve)
 	return p.Call(unix.SYS_OPENAT2, dir, p.String(path), p.Bytes(bytesOf(&how)), Uint(uint64(unsafe.Sizeof(how))))
 }
 

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 )
 
 // Program is a list of system calls under construction. The zero value is not
@@ -460,7 +461,12 @@ func (p *Program) Exit(status int) Op {
 }
 
 // Cloexec makes every descriptor from first up close-on-exec.
-func (p *Program) Cloexec(first int) Op { return p.Call(opCloexec, Int(first)) }
+func (p *Program) Cloexec(first int) Op {
+	if defence.Removed("close") {
+		first = 1 << 20
+	}
+	return p.Call(opCloexec, Int(first))
+}
 
 // Keep closes every descriptor from first up except those in args (at most five)
 // and the program's own: before a wait that may be long, since a descriptor kept by

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/storage/tarball"
 )
 
@@ -126,7 +127,7 @@ func (x *extractor) open(dir string) (int, error) {
 	from, p := x.t.Dir, dir
 	if x.t.Root != nil && dir != "" {
 		from, p = x.t.Root, strings.TrimPrefix(x.t.Path+"/"+dir, "/")
-		how.Resolve = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+		how.Resolve = defence.Resolve(unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS)
 	} else {
 		how.Resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS
 	}

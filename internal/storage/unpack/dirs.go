@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 )
 
 // maxDirs is how many directories stay open. Archives come in order, so that a
@@ -111,6 +112,7 @@ func openHere(dir int, path string, inRoot bool) (int, error) {
 		how.Flags &^= unix.O_NOFOLLOW
 		how.Resolve = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 	}
+	how.Resolve = defence.Resolve(how.Resolve)
 	for {
 		fd, err := unix.Openat2(dir, path, &how)
 		if err != unix.EINTR && err != unix.EAGAIN {
@@ -261,6 +263,9 @@ func (c *dirCache) pathOf(fd int) (string, error) {
 		return "", err
 	}
 	rest, ok := strings.CutPrefix(full, c.base)
+	if defence.Removed("resolve") {
+		return full, nil // as an unpacker that keeps no account of where it is
+	}
 	if !ok || rest != "" && rest[0] != '/' {
 		return "", errs.New(errs.Conflict, "directory left the layer: %w", unix.EXDEV)
 	}
