@@ -58,14 +58,18 @@ func (m *monitor) shrink() {
 // spare asks the kernel's out-of-memory killer to look elsewhere: the death of the
 // monitor is the container's, and frees next to nothing. A container that is
 // started again does not inherit it (spec sets its own). Without CAP_SYS_RESOURCE
-// the score cannot be lowered, and stays.
+// the score cannot be lowered below what it was; and what it was is not what it is
+// now: a score that was written for the container while it still shared our
+// memory is ours as well (__set_oom_adj in fs/proc/base.c).
 func spare() {
 	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
-	_, _ = unix.Write(fd, []byte("-999"))
-	_ = unix.Close(fd) // written or refused
+	if _, err := unix.Write(fd, []byte("-999")); err != nil {
+		_, _ = unix.Write(fd, []byte("0")) // refused where we were born with more
+	}
+	_ = unix.Close(fd)
 }
 
 // reexec does not return unless it fails.

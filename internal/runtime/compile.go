@@ -33,6 +33,7 @@ type compiler struct {
 	slave       program.Slot // of the terminal
 	lsm         program.Slot
 	cwd         program.Slot
+	rescores    bool     // oom_score_adj is not what it is born with
 	late        []*mount // become read-only at the end
 	// parentMounts: the caller's thread makes the mounts that come from the host.
 	parentMounts bool
@@ -116,7 +117,8 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	}
 	p.Meanwhile(c.meanwhile(out))
 	attached := func() { p.Await() }
-	if c.ns.stages {
+	c.findScore()
+	if c.ns.stages || c.rescores {
 		// The second child inherits what the first one was given.
 		attached()
 		attached = func() {}

@@ -120,11 +120,13 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	}
 	p.Meanwhile(c.meanwhile(out))
 	c.openLSM(pr)
+	c.findScore()
+	early := clones || c.rescores
+	if early {
+		p.Await() // a second child inherits the cgroup
+	}
 	// Before the container's processes can see this one (see enter).
 	c.hide()
-	if clones {
-		p.Await() // the second child inherits the cgroup
-	}
 	if flags != 0 {
 		p.Step(program.Step{Verb: "join container", Object: strconv.Itoa(t.Pid)})
 		p.Call(unix.SYS_SETNS, p.File(t.Pidfd), program.Uint(flags))
@@ -139,7 +141,7 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 		c.openTerminalInside()
 	}
 	c.openCwd(pr, false)
-	if !clones {
+	if !early {
 		p.Await()
 	}
 	// In the cgroup, whose cpuset is the limit.

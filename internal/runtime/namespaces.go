@@ -388,8 +388,8 @@ func (c *compiler) meanwhile(out *Program) func(pid int) error {
 				return err
 			}
 		}
-		if adj := c.process.OOMScoreAdj; adj != nil {
-			w, err := setOOMScoreAdj(pid, *adj)
+		if c.rescores {
+			w, err := setOOMScoreAdj(pid, *c.process.OOMScoreAdj)
 			if err != nil {
 				return err
 			}
@@ -401,6 +401,20 @@ func (c *compiler) meanwhile(out *Program) func(pid int) error {
 		*out.start = st
 		return err
 	}
+}
+
+// findScore finds out whether the process is to have another oom_score_adj than
+// the one it is born with. The parent must have written it before the child hides:
+// the files of a process that is not dumpable belong to the host's root
+// (proc_pid(5)), and an ordinary user would be refused.
+func (c *compiler) findScore() {
+	adj := c.process.OOMScoreAdj
+	if adj == nil {
+		return
+	}
+	var buf [16]byte
+	own, err := readSmall("/proc/self/oom_score_adj", buf[:])
+	c.rescores = err != nil || string(bytes.TrimSpace(own)) != strconv.Itoa(*adj)
 }
 
 // setOOMScoreAdj sets pid's oom_score_adj. Less than what it was born with
