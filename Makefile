@@ -103,6 +103,10 @@ unit: build ## unit and kernel tests, as this user; when that is root, as an ord
 e2e: build ## the lesson and the bad-input table with the real binaries and a real registry
 	hack/lane $(GO) test -count=1 -timeout 20m -v ./test/...
 
+.PHONY: attacks
+attacks: build ## known escapes against isle, races a minute each; ENGINE=podman: against another Docker-like command
+	ISLE_ATTACK_ROUNDS=$${ISLE_ATTACK_ROUNDS:-10000} hack/lane $(GO) test -count=1 -timeout 60m -v ./test/attacks
+
 .PHONY: cross
 cross: | need-go ## vet and build for arm64 (in .cache/arm64)
 	GOARCH=arm64 $(GO) vet ./internal/... ./cmd/...

@@ -112,7 +112,7 @@ func readFD(fd int, path string, limit int) ([]byte, error) {
 			return b, nil
 		}
 		b = append(b, buf[:n]...)
-		if len(b) > limit {
+		if len(b) > limit && !defence.Removed("limits") {
 			return nil, errs.New(errs.Invalid, "file %q: larger than %d bytes", path, limit)
 		}
 	}

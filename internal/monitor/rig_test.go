@@ -208,7 +208,7 @@ func (r *rig) create(cfg container.Config) string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	dir := r.env.Container(id)
 	for _, d := range []string{dir, dir + "/upper", dir + "/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {

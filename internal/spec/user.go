@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/defence"
 )
 
 // User is who a process in a container runs as.
@@ -263,13 +265,17 @@ func eachLine(r io.Reader, name string, f func(line []byte) bool) error {
 	if r == nil {
 		return nil
 	}
-	lr := &io.LimitedReader{R: r, N: maxUserFile + 1}
+	file, longest := int64(maxUserFile), maxUserLine
+	if defence.Removed("limits") {
+		file, longest = math.MaxInt64-1, math.MaxInt
+	}
+	lr := &io.LimitedReader{R: r, N: file + 1}
 	br := bufio.NewReaderSize(lr, 4096)
 	var long []byte
 	for {
 		line, err := br.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			if len(long)+len(line) > maxUserLine {
+			if len(long)+len(line) > longest {
 				return errs.New(errs.Invalid, "the container's /etc/%s: a line is longer than %d bytes", name, maxUserLine)
 			}
 			long = append(long, line...)

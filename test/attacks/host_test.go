@@ -42,8 +42,16 @@ func steer(a *attempt) {
 	img := a.mustLoad(image{name: "steer", config: map[string]any{"Labels": map[string]any{"evil": evil}, "Cmd": []string{"sleep", "100"}, "Env": []string{"PATH=/bin", "E=" + evil}}})
 	c := a.detached(img, "sh", "-c", "exec sleep 100 # "+evil)
 	for _, words := range [][]string{
-		{"ps", "-a", "--no-trunc"}, {"ps", "-a", "--format", "{{.Command}} {{.Labels}}"}, {"top", c}, {"images", "--format", "{{.Repository}}"}, {"history", "--no-trunc", img},
-		{"exec", c, evil}, {"inspect", evil}, {"run", "--rm", "--network", "none", img, "/" + evil}, {"load", "-i", "/" + evil}, {"stop", evil},
+		{"ps", "-a", "--no-trunc"},
+		{"ps", "-a", "--format", "{{.Command}} {{.Labels}}"},
+		{"top", c},
+		{"images", "--format", "{{.Repository}}"},
+		{"history", "--no-trunc", img},
+		{"exec", c, evil},
+		{"inspect", evil},
+		{"run", "--rm", "--network", "none", img, "/" + evil},
+		{"load", "-i", "/" + evil},
+		{"stop", evil},
 	} {
 		r := a.call(words...)
 		if strings.ContainsAny(r.out+r.err, "\x1b\x07\u202e\u009b") {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,9 +118,8 @@ type image struct {
 	name   string
 	layers [][]byte
 	config map[string]any // of "config"
-	annots map[string]string
-	diffID string // in place of the last layer's own
-	raw    []byte // the configuration as it is, in place of one made here
+	diffID string         // in place of the last layer's own
+	raw    []byte         // the configuration as it is, in place of one made here
 }
 
 // load has the engine load an image; it reports what the engine said.
@@ -140,9 +140,7 @@ func (a *attempt) load(m image) result {
 	config := m.raw
 	if config == nil {
 		cfg := map[string]any{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sh"}}
-		for k, v := range m.config {
-			cfg[k] = v
-		}
+		maps.Copy(cfg, m.config)
 		config = marshal(a.t, map[string]any{
 			"architecture": runtime.GOARCH, "os": "linux", "config": cfg,
 			"rootfs": map[string]any{"type": "layers", "diff_ids": ids},
