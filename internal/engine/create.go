@@ -167,16 +167,12 @@ func (e *Engine) fill(dir string, rec *container.Record) error {
 		if generated && try < 10 {
 			continue
 		}
+		if try < 10 && e.nobodys(cfg.Name) {
+			continue
+		}
 		holder, lerr := state.Lookup(e.env.Names(), cfg.Name)
 		if lerr != nil {
 			return lerr
-		}
-		if _, serr := os.Stat(e.env.Container(holder)); errors.Is(serr, os.ErrNotExist) && try < 10 {
-			// The crash of a removal left a name without a container.
-			if ferr := state.Release(e.env.Names(), cfg.Name, holder); ferr != nil {
-				return ferr
-			}
-			continue
 		}
 		return errs.Hint(errs.New(errs.Conflict, `Conflict. The container name "/%s" is already in use by container "%s". You have to remove (or rename) that container to be able to reuse that name.`, cfg.Name, holder),
 			fmt.Sprintf("isle rm -f %s removes it; isle start %s starts it again", cfg.Name, cfg.Name))
@@ -185,6 +181,18 @@ func (e *Engine) fill(dir string, rec *container.Record) error {
 		return state.WriteRecord(dir, rec, true)
 	}
 	return nil
+}
+
+// nobodys reports whether a name that was taken is free after all: it has been
+// given back meanwhile, or led to no container, because the removal of one gives
+// back its name last, or was killed before it did.
+func (e *Engine) nobodys(name string) bool {
+	freed, err := state.ForgetStale(e.env.Names(), e.env.Containers(), name, nil)
+	if err != nil || freed {
+		return err == nil
+	}
+	_, err = state.Lookup(e.env.Names(), name)
+	return errs.KindOf(err) == errs.NotFound
 }
 
 // resolveJoined turns every "container:NAME" into the id it means now: a later

@@ -242,7 +242,7 @@ func (v *view) options() pack.Options {
 // plain mounts the container's layers, without anything mounted in them.
 func (v *view) plain() (*os.File, error) {
 	dir := v.c.Dir
-	return v.eng.layers.Mount(v.c.Image.Layers, dir+"/upper", dir+"/work", storage.MountOptions{UserXattr: v.eng.env.Rootless, UIDs: v.uids, GIDs: v.gids})
+	return v.eng.layers.Mount(v.c.Image.Layers, dir+"/upper", dir+"/work", storage.MountOptions{UserXattr: v.eng.env.Rootless, UIDs: v.uids, GIDs: v.gids, Places: true})
 }
 
 // lower mounts the image's layers only, to be read.

@@ -73,11 +73,17 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	if name == old {
 		return errs.New(errs.Invalid, "Renaming a container with the same name as its current name")
 	}
-	err = state.Rename(e.env.Names(), old, name, c.ID, func() error {
-		rec := c.Record
-		rec.Config.Name = name
-		return state.WriteRecord(c.Dir, &rec, true)
-	})
+	rename := func() error {
+		return state.Rename(e.env.Names(), old, name, c.ID, func() error {
+			rec := c.Record
+			rec.Config.Name = name
+			return state.WriteRecord(c.Dir, &rec, true)
+		})
+	}
+	err = rename()
+	if errors.Is(err, errs.Exists) && e.nobodys(name) {
+		err = rename()
+	}
 	if errors.Is(err, errs.Exists) {
 		holder, lerr := state.Lookup(e.env.Names(), name)
 		if lerr != nil {

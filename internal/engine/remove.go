@@ -3,15 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/monitor"
 	"github.com/isle-engine/isle/internal/state"
-	"github.com/isle-engine/isle/internal/storage"
 )
 
 // Remove removes a container that does not run, or, with Force, any.
@@ -80,26 +77,18 @@ func (e *Engine) lockDead(ctx context.Context, c *Container, force bool) (*state
 	}
 }
 
-// discard removes a container's directory, name and runtime directory; the
-// caller holds its lock. The rename is the moment at which it is gone: whatever
-// a crash leaves behind lies in tmp, where the next removal sweeps it.
+// discard removes a container; the caller holds its lock.
 func (e *Engine) discard(c *Container, volumes bool) error {
 	if c.State.Status == container.Created {
 		monitor.Sweep(e.env, &c.Record) // its monitor may have been killed before it wrote a state
 	}
-	grave := filepath.Join(e.env.Tmp(), "rm-"+c.ID)
-	if err := os.Rename(c.Dir, grave); err != nil && !errors.Is(err, os.ErrNotExist) {
+	grave, err := monitor.Bury(e.env, &c.Record)
+	if err != nil {
 		return err
 	}
 	e.tellContainer(&c.Record, "destroy")
-	var errAll error
-	if c.Config.Name != "" {
-		errAll = state.Release(e.env.Names(), c.Config.Name, c.ID)
-	}
 	if volumes {
-		errAll = errors.Join(errAll, e.removeAnonymous(c))
+		err = grave.RemoveVolumes(e.removeVolume)
 	}
-	errAll = errors.Join(errAll, e.removeTree(grave), storage.RemoveTree(e.env.RunContainer(c.ID)))
-	monitor.SweepStore(e.env, e.removeTree)
-	return errAll
+	return errors.Join(err, grave.Clear(e.removeTree))
 }

@@ -61,14 +61,18 @@ func (e *Engine) spawn() (*monitor.Conn, error) {
 }
 
 // startWith tells a fresh monitor to start rec's container. fresh says that it
-// has just been made, and that the monitor is to tell so, too.
+// has just been made: nobody else knows it, and the monitor is to tell of it.
 func (e *Engine) startWith(ctx context.Context, conn *monitor.Conn, rec *container.Record, io *IO, fresh bool) (Session, []string, error) {
 	s, err := newSession(conn, rec, io)
 	if err != nil {
 		_ = conn.Close() // it ends without having done anything
 		return nil, nil, err
 	}
-	started, err := conn.Start(ctx, monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting(), New: fresh})
+	req := monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting(), New: fresh}
+	if fresh {
+		req.Root = monitor.MountRoot(e.env, rec) //nolint:contextcheck // a mount is not cancelled
+	}
+	started, err := conn.Start(ctx, req)
 	if err != nil {
 		_ = conn.Close() // the start's error says all
 		return nil, nil, err

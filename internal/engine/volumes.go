@@ -106,43 +106,6 @@ func (e *Engine) volumesFrom(rec *container.Record) error {
 	return nil
 }
 
-// removeAnonymous removes the volumes that were made for this container alone.
-func (e *Engine) removeAnonymous(c *Container) error {
-	var all error
-	for _, m := range c.Config.Mounts {
-		if m.Type != "volume" || m.Source != "" {
-			continue
-		}
-		name := c.Volumes[path.Clean(m.Target)]
-		if name == "" || e.volumeUsed(name, c.ID) {
-			continue
-		}
-		if err := e.removeVolume(name); err != nil && !errors.Is(err, errs.NotFound) {
-			all = errors.Join(all, err)
-		}
-	}
-	return all
-}
-
-// volumeUsed reports whether a container other than id has the volume.
-func (e *Engine) volumeUsed(name, id string) bool {
-	others, err := e.loadAll()
-	if err != nil {
-		return true // not known to be free
-	}
-	for i := range others {
-		if others[i].ID == id {
-			continue
-		}
-		for _, v := range others[i].Volumes {
-			if v == name {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // removeVolume removes a volume and its files, whoever owns them.
 func (e *Engine) removeVolume(name string) error {
 	err := e.volumes().Remove(name)

@@ -50,6 +50,8 @@ type StartRequest struct {
 	// Rows, Cols are the terminal's size at the start; 0: the container's own.
 	Rows, Cols uint16
 	Sent       func() // called when the monitor has been told
+	// Root is what MountRoot returned. Start closes it.
+	Root *os.File
 	// New is true where the monitor is to tell that the container was made.
 	New bool
 }
@@ -240,8 +242,16 @@ func (c *Conn) Start(ctx context.Context, req StartRequest) (Started, error) {
 	if req.New {
 		flags |= flagNew
 	}
+	if req.Root != nil {
+		flags |= flagRoot
+		files = append(files, raw(req.Root))
+	}
 	m.flags = flags
-	if err := c.write(m.encode(), files...); err != nil {
+	err := c.write(m.encode(), files...)
+	if req.Root != nil {
+		_ = req.Root.Close() // a mount's root, now the monitor's
+	}
+	if err != nil {
 		return Started{}, err
 	}
 	if req.Sent != nil {

@@ -1,18 +1,11 @@
 package monitor
 
 import (
-	"errors"
-	"os"
-	"path"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/container"
-	"github.com/isle-engine/isle/internal/errs"
-	"github.com/isle-engine/isle/internal/state"
 	"github.com/isle-engine/isle/internal/storage"
 )
 
@@ -145,19 +138,20 @@ func (m *monitor) end() {
 	if m.st.Error == "" {
 		m.st.Error = m.logErr
 	}
-	var grave string
-	announced := m.listener >= 0
+	var grave *Grave
 	m.removeSocket()
 	if m.rec.Config.AutoRemove {
-		grave, _ = bury(m.env, &m.rec, true, announced) // what stays is swept by the next removal
-		m.note("destroy")
+		if grave, _ = Bury(m.env, &m.rec); grave != nil { // else the next removal finds it
+			m.note("destroy")
+			_ = grave.RemoveVolumes(storage.OpenVolumes(m.env.Volumes()).Remove) // then it stays, as an unused one
+		}
 	} else {
 		// The next look at the record finds the lock free and says the same,
 		// if this cannot be written.
 		_ = m.save(true)
 	}
 	m.tell()
-	if m.lock != nil && grave == "" {
+	if m.lock != nil && grave == nil {
 		_ = m.lock.Close() // everything is written
 		m.lock = nil
 	}
@@ -173,11 +167,10 @@ func (m *monitor) end() {
 		}
 	}
 	m.settle()
-	if grave != "" {
+	if grave != nil {
 		// Under the lock, which the end of this process releases: nobody sweeps
 		// what is being removed.
-		_ = storage.RemoveTree(grave) // what stays is swept by the next removal
-		SweepStore(m.env, storage.RemoveTree)
+		_ = grave.Clear(storage.RemoveTree) // what stays is swept by the next removal
 	}
 }
 
@@ -189,69 +182,4 @@ func (m *monitor) removeSocket() {
 		_ = unix.Unlink(sockPath(m.env, m.id))
 		_ = unix.Rmdir(m.env.RunContainer(m.id))
 	}
-}
-
-// bury takes a container away: its directory moves out of the way in one step
-// (the moment at which it is gone), its name is free, with run its runtime
-// directory is removed, and with volumes so are the volumes that were made for
-// it alone. The caller holds its lock, or there is none, and removes the tree grave.
-func bury(env config.Env, rec *container.Record, volumes, run bool) (grave string, err error) {
-	grave = filepath.Join(env.Tmp(), "rm-"+rec.ID)
-	if err := os.Rename(env.Container(rec.ID), grave); err != nil {
-		if !errors.Is(err, os.ErrNotExist) {
-			return "", err
-		}
-		grave = ""
-	}
-	if rec.Config.Name != "" {
-		err = state.Release(env.Names(), rec.Config.Name, rec.ID)
-	}
-	if volumes {
-		err = errors.Join(err, removeAnonymous(env, rec))
-	}
-	if run {
-		err = errors.Join(err, storage.RemoveTree(env.RunContainer(rec.ID)))
-	}
-	return grave, err
-}
-
-// removeAnonymous removes the volumes that nobody named and nobody else uses.
-func removeAnonymous(env config.Env, rec *container.Record) error {
-	var all error
-	for _, mt := range rec.Config.Mounts {
-		name := rec.Volumes[path.Clean(mt.Target)]
-		if mt.Type != "volume" || mt.Source != "" || name == "" || volumeUsed(env, name, rec.ID) {
-			continue
-		}
-		if err := storage.OpenVolumes(env.Volumes()).Remove(name); err != nil && !errors.Is(err, errs.NotFound) {
-			all = errors.Join(all, err)
-		}
-	}
-	return all
-}
-
-// volumeUsed reports whether a container other than id has the volume.
-func volumeUsed(env config.Env, name, id string) bool {
-	ids, err := state.IDs(env.Containers())
-	if err != nil {
-		return true // not known to be free
-	}
-	for _, other := range ids {
-		if other == id {
-			continue
-		}
-		var rec container.Record
-		if err := state.ReadRecord(env.Container(other), &rec); err != nil {
-			if errors.Is(err, errs.NotFound) {
-				continue
-			}
-			return true // not known to be free
-		}
-		for _, v := range rec.Volumes {
-			if v == name {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -10,8 +10,10 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/host"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
 	"github.com/isle-engine/isle/internal/linux/pid1"
 	"github.com/isle-engine/isle/internal/monitor/log"
@@ -261,6 +263,18 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	if hostname == "" {
 		hostname = m.machine.Hostname()
 	}
+	group := make(chan struct{})
+	var groupErr error
+	go func() { // side by side with the network and the files
+		defer close(group)
+		b.group, groupErr = newGroup(cgroup.Request{Parent: c.CgroupParent, Name: m.id, Resources: withOwnDevices(sp.Linux.Resources), Rootless: m.env.Rootless})
+	}()
+	defer func() {
+		<-group
+		if Err != nil && b.group != nil {
+			_ = b.group.Delete() // nothing is in it any more
+		}
+	}()
 	if err := m.prepareNetwork(); err != nil {
 		return nil, err
 	}
@@ -281,20 +295,17 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		}
 	}()
 	b.streams.own(in.User, in.UIDMappings, in.GIDMappings)
-	b.group, err = newGroup(cgroup.Request{Parent: c.CgroupParent, Name: m.id, Resources: withOwnDevices(sp.Linux.Resources), Rootless: m.env.Rootless})
-	if err != nil {
-		return nil, err
-	}
-	b.warnings = append(b.warnings, b.group.Warnings()...)
 	if c.Init {
 		if b.init, err = pid1.MemFD(); err != nil {
-			_ = b.group.Delete() // empty
 			return nil, err
 		}
 	}
+	if <-group; groupErr != nil {
+		return nil, groupErr
+	}
+	b.warnings = append(b.warnings, b.group.Warnings()...)
 	netns, err := b.netns.get()
 	if err != nil {
-		_ = b.group.Delete() // empty
 		return nil, err
 	}
 	prog, err := runtime.Compile(sp, runtime.Options{
@@ -313,7 +324,6 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		proc, err = prog.Start()
 	}
 	if err != nil {
-		_ = b.group.Delete() // nothing is in it any more
 		return nil, err
 	}
 	for _, w := range proc.Warnings {
@@ -341,12 +351,36 @@ func (b birthplace) Attach(pid int) error {
 // mountRoot stacks the image's layers and the container's own.
 func (b *launcher) mountRoot() (*os.File, error) {
 	m := b.m
+	if f := m.root; f != nil {
+		m.root = nil
+		return f, nil
+	}
 	if err := m.giveUpper(); err != nil {
 		return nil, err
 	}
-	o := b.mountOptions()
-	o.Volatile = m.rec.Config.AutoRemove
-	return storage.Open(m.env.Layers()).Mount(m.rec.Image.Layers, m.dir+"/upper", m.dir+"/work", o)
+	return stackRoot(m.env, &m.rec, b.mountOptions())
+}
+
+func stackRoot(env config.Env, rec *container.Record, o storage.MountOptions) (*os.File, error) {
+	o.Volatile, o.Places = rec.Config.AutoRemove, true
+	dir := env.Container(rec.ID)
+	return storage.Open(env.Layers()).Mount(rec.Image.Layers, dir+"/upper", dir+"/work", o)
+}
+
+// MountRoot mounts the root file system of a container that was made just now
+// and that nobody else knows, for StartRequest.Root: the caller has the time,
+// while the monitor's Go runtime is still coming up. It returns nil where only
+// the monitor can do it, or can say what is wrong.
+func MountRoot(env config.Env, rec *container.Record) *os.File {
+	if env.Rootless || rec.Config.Userns != "" {
+		return nil // in another namespace, or with owners yet to be chosen
+	}
+	var machine host.Machine
+	f, err := stackRoot(env, rec, storage.MountOptions{UserXattr: machine.InUserNS()})
+	if err != nil {
+		return nil
+	}
+	return f
 }
 
 // mountOptions are those of every stack of layers that the container sees.

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -53,6 +54,10 @@ func Main(args []string) int {
 	if m.waker, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		first.answer(encodeError(err))
 		return 1
+	}
+	if start.flags&flagRoot != 0 && len(files) > 0 {
+		last := len(files) - 1
+		m.root, files = os.NewFile(uintptr(files[last]), "overlay"), files[:last]
 	}
 	_ = unix.SetNonblock(controlFD, true)
 	if start.flags&flagAttach != 0 {

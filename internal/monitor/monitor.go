@@ -27,7 +27,8 @@ type monitor struct {
 	rec  container.Record
 	st   container.State
 	lock *state.Lock
-	maps idmap // of the container's own user namespace
+	maps idmap    // of the container's own user namespace
+	root *os.File // of the first start, where the client has mounted it
 
 	log        *log.Writer
 	logOptions log.Options

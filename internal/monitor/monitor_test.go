@@ -162,9 +162,10 @@ func TestAutoRemove(t *testing.T) {
 				t.Errorf("%s: %v", p, err)
 			}
 		}
-		if _, err := state.Lookup(r.env.Names(), "gone"); errs.KindOf(err) != errs.NotFound {
-			t.Errorf("name: %v", err)
-		}
+		eventually(t, "its name is free", func() bool {
+			_, err := state.Lookup(r.env.Names(), "gone")
+			return errs.KindOf(err) == errs.NotFound
+		})
 		eventually(t, "tmp is empty", func() bool {
 			left, err := os.ReadDir(r.env.Tmp())
 			return err == nil && len(left) == 0

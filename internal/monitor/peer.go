@@ -136,7 +136,7 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 
 // attach gives a client the container's streams.
 func (m *monitor) attach(p *peer, flags byte, files []int) error {
-	var fds [maxFiles]int
+	var fds [3]int
 	n := 0
 	for i := range fds {
 		fds[i] = -1

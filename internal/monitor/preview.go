@@ -73,7 +73,7 @@ func Look(env config.Env, rec *container.Record) (_ *Preview, Err error) {
 	in.UIDMappings, in.GIDMappings = m.maps.uids, m.maps.gids
 	layers := storage.Open(env.Layers())
 	o := b.mountOptions()
-	o.ReadOnly = true
+	o.ReadOnly, o.Places = true, true
 	if b.rootfs, err = layers.Mount(m.rec.Image.Layers, "", "", o); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,7 @@ const (
 )
 
 // Flags of 'S' and 'A': which descriptors come with the message, in this order.
+// The last two are of 'S' only.
 const (
 	flagStdin = 1 << iota
 	flagStdout
@@ -59,13 +60,14 @@ const (
 	flagAttach // a client that wants to be told the exit
 	flagLogs   // replay what was logged before
 	flagNew    // the container has just been made, and nobody has told so
+	flagRoot   // the last descriptor is its root file system, mounted already
 )
 
 // maxMessage bounds a record. Errors and warnings are cut to fit.
 const maxMessage = 32 << 10
 
 // maxFiles is the number of descriptors that come with one message.
-const maxFiles = 3
+const maxFiles = 4
 
 // startMsg is 'S'.
 type startMsg struct {

@@ -29,6 +29,10 @@ type MountOptions struct {
 	// namespace, HostID as the caller sees it: the layers' files then belong to
 	// the container's ids (shift.go). Upper is for the caller to own rightly.
 	UIDs, GIDs []specs.LinuxIDMapping
+	// Places puts a layer below all others that holds the empty directories and
+	// files which every container has something mounted on: they need not be made
+	// in each upper directory.
+	Places bool
 	// Warn, if set, is told what takes longer or more room than it should.
 	Warn func(text string)
 }
@@ -61,6 +65,8 @@ const maxValue = 255
 // attached nowhere: the file is its root, to be closed by the caller, who has
 // CAP_SYS_ADMIN in its user and mount namespace.
 func (s *Store) Mount(layers []string, upper, work string, o MountOptions) (*os.File, error) {
+	// Without that layer the places are made in upper.
+	o.Places = o.Places && s.makePlaces() == nil
 	st, err := s.stack(layers, upper, work, o)
 	if err != nil {
 		return nil, err
@@ -150,6 +156,9 @@ func (s *Store) stack(layers []string, upper, work string, o MountOptions) (*sta
 			}
 			st.lower = append(st.lower, empty+"2")
 		}
+	}
+	if o.Places && len(o.UIDs) == 0 && len(st.lower) < maxLayers {
+		st.lower = append(st.lower, s.dir+"/"+placesLayer)
 	}
 	if len(st.lower) > maxLayers {
 		return nil, errs.New(errs.Unsupported, "mount overlay: %d layers are more than the kernel stacks (%d)", len(st.lower), maxLayers)

@@ -53,6 +53,7 @@ const (
 	gonePrefix  = ".gone-"
 	formatLink  = ".format"
 	emptyLayer  = ".empty"
+	placesLayer = ".empty-places"
 	diffDir     = "diff"
 	infoFile    = "layer.json"
 )

@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -175,6 +177,43 @@ func TestMount(t *testing.T) {
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
 		if err != nil || strings.Contains(string(mounts), dir) {
 			t.Errorf("mounts left: %v\n%s", err, mounts)
+		}
+	})
+}
+
+// TestPlaces: what every container has something mounted on is there without a
+// file in its writable layer, whatever the umask of who mounts, and the image's
+// own files win.
+func TestPlaces(t *testing.T) {
+	inNamespaces(t, func(t *testing.T, userXattr bool) {
+		dir := testenv.Dir(t)
+		s := Open(filepath.Join(dir, "layers"))
+		layer := put(t, s, tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o750}, tar.Header{Name: "etc/hosts", Uname: "the image's"})
+		upper, work := filepath.Join(dir, "u"), filepath.Join(dir, "w")
+		if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		old := unix.Umask(0o077)
+		f, err := s.Mount([]string{layer}, upper, work, MountOptions{UserXattr: userXattr, Places: true})
+		unix.Umask(old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for name, want := range map[string]uint32{
+			"dev": unix.S_IFDIR | 0o755, "proc": unix.S_IFDIR | 0o755, "sys": unix.S_IFDIR | 0o755, "etc": unix.S_IFDIR | 0o750,
+			"etc/hosts": unix.S_IFREG | 0o644, "etc/hostname": unix.S_IFREG | 0o644, "etc/resolv.conf": unix.S_IFREG | 0o644,
+		} {
+			var st unix.Stat_t
+			if err := unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode != want || st.Uid != 0 {
+				t.Errorf("%s: mode %o, not %o, uid %d, %v", name, st.Mode, want, st.Uid, err)
+			}
+		}
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d/etc/hosts", f.Fd())); err != nil || string(b) != "the image's" {
+			t.Errorf("etc/hosts holds %q, %v", b, err)
+		}
+		if left, err := os.ReadDir(upper); err != nil || len(left) > 0 {
+			t.Errorf("in the upper directory: %v, %v", left, err)
 		}
 	})
 }

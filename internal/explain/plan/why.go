@@ -30,7 +30,7 @@ func byStep(c *runtime.Call) text {
 	case "join namespace":
 		return text{gNamespaces, "from here on the child shares this with the other container", "setns(2)"}
 	case "clone":
-		return text{gNamespaces, "the child is born into namespaces where it is alone: what it does there nobody else sees", "clone(2)"}
+		return text{gNamespaces, "the child is born into namespaces where it is alone: what it does there nobody else sees (a network namespace that nothing is plugged into is made a moment ahead, to save its time, and joined)", "clone(2)"}
 	case "new namespace", "new namespaces":
 		if c.Do.Object == "cgroup" {
 			return text{gNamespaces, "the child's own cgroup becomes the root of what it sees of them", "cgroup_namespaces(7)"}
