@@ -44,6 +44,7 @@ type monitor struct {
 	net       *network.Attachment
 	netFDs    []*os.File    // after an execve: the sockets that hold the published ports
 	netHelper *os.File      // after an execve: the connection to the network helper
+	netWatch  *os.File      // after an execve: what tells that the packet filter has lost rules
 	dead      *cgroup.Group // of the process that has just ended
 	ran       time.Duration
 	listener  int
@@ -111,6 +112,7 @@ const (
 	roleStdin
 	roleInput
 	roleHelper
+	roleFilter
 	roleProbe
 	roleProbeOutput
 )
@@ -133,6 +135,9 @@ func (m *monitor) loop() {
 		}
 		if f := m.helperFile(); f != nil && m.proc != nil {
 			m.watch(int(f.Fd()), unix.POLLIN, roleHelper, 0)
+		}
+		if f := m.watchFile(); f != nil && m.proc != nil {
+			m.watch(int(f.Fd()), unix.POLLIN, roleFilter, 0)
 		}
 		m.watchProbe()
 		takeInput := m.in.fd >= 0 && len(m.in.pending) == 0
@@ -189,6 +194,8 @@ func (m *monitor) dispatch() {
 			}
 		case roleHelper:
 			m.helperDied() // it says nothing unasked
+		case roleFilter:
+			m.restoreFilter()
 		case roleProbe:
 			m.reapProbe()
 		case roleProbeOutput:

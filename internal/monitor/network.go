@@ -62,8 +62,8 @@ func (m *monitor) resumeNetwork() {
 	if st == nil {
 		st = &container.Network{Mode: m.rec.Config.Network}
 	}
-	m.net = network.Open(m.env).Resume(&m.rec, st, m.netFDs, m.netHelper)
-	m.netFDs, m.netHelper = nil, nil
+	m.net = network.Open(m.env).Resume(&m.rec, st, m.netFDs, m.netHelper, m.netWatch)
+	m.netFDs, m.netHelper, m.netWatch = nil, nil, nil
 }
 
 // helperFile is the connection to the network helper.
@@ -81,6 +81,21 @@ func (m *monitor) helperDied() {
 	if err := m.net.Revive(); err != nil {
 		m.set(timerHelper, helperRetry)
 	}
+}
+
+// restoreFilter puts the packet filter's rules back, if they are among what has
+// been removed. When that fails the next removal, or start, is another chance.
+func (m *monitor) restoreFilter() {
+	m.resumeNetwork()
+	_ = m.net.Restore()
+}
+
+// watchFile tells when the packet filter has lost rules.
+func (m *monitor) watchFile() *os.File {
+	if m.net != nil {
+		return m.net.Watch()
+	}
+	return m.netWatch
 }
 
 // disconnect gives back what the container's network had.

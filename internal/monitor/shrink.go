@@ -177,8 +177,10 @@ func (m *monitor) pack(k *carried) []byte {
 		b.WriteByte(0)
 		b.Write(r)
 	}
-	b.WriteString(strconv.Itoa(k.fd(m.helperFile())))
-	b.WriteByte(0)
+	for _, f := range [...]*os.File{m.helperFile(), m.watchFile()} {
+		b.WriteString(strconv.Itoa(k.fd(f)))
+		b.WriteByte(0)
+	}
 	files := m.networkFiles()
 	b.WriteString(strconv.Itoa(len(files)))
 	b.WriteByte(0)
@@ -298,7 +300,7 @@ func (m *monitor) unpack(u *unpacker) bool {
 			m.outs[len(m.outs)-1].stream.Write([]byte(rest), now())
 		}
 	}
-	m.netHelper = u.file("network helper")
+	m.netHelper, m.netWatch = u.file("network helper"), u.file("packet filter")
 	for range u.num() {
 		if f := u.file("published port"); f != nil {
 			m.netFDs = append(m.netFDs, f)

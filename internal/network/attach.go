@@ -37,6 +37,7 @@ type Attachment struct {
 	held     *reservation
 	router   *os.File // namespace of the bridges; nil: this process's
 	helper   *os.File // connection to the helper; nil: not needed
+	watch    *os.File // tells of removed rules; nil: nobody watches
 	name     string   // the container's, and its own name servers, for the helper
 	dns      []string
 }
@@ -273,8 +274,16 @@ func (a *Attachment) filter() error {
 		if !n.routed() {
 			continue
 		}
+		a.listen()
 		if err := a.s.ensureRules(c, n); err != nil {
 			return err
+		}
+		if n.Internal || a.s.env.Rootless {
+			continue
+		}
+		if drop, err := foreignDrop(c, n); err == nil && drop { // else nobody knows
+			a.Warnings = append(a.Warnings, "network "+n.Name+": another firewall drops what is forwarded (the policy of its chain FORWARD, which Docker and ufw set): "+
+				"as root: iptables -I FORWARD -i "+n.Device+" -j ACCEPT; iptables -I FORWARD -o "+n.Device+" -j ACCEPT (with Docker, the chain DOCKER-USER instead of FORWARD)")
 		}
 	}
 	if len(a.State.Ports) == 0 || a.s.env.Rootless {
@@ -296,6 +305,10 @@ func (a *Attachment) Detach() error {
 		_ = a.helper.Close() // which tells the helper that the container has ended
 		a.helper = nil
 	}
+	if a.watch != nil {
+		_ = a.watch.Close() // only listened
+		a.watch = nil
+	}
 	if a.router != nil {
 		_ = a.router.Close() // a namespace's handle
 		a.router = nil
@@ -308,7 +321,7 @@ func (s *Store) release(id string, st *container.Network) error {
 	var err error
 	if len(st.Ports) > 0 {
 		if !s.env.Rootless {
-			err = closePorts(st.Ports)
+			err = s.closePorts(st.Ports)
 		}
 	}
 	_ = unix.Unlink(s.netFile(id)) // most have none, and that of a dead container is not believed
@@ -343,8 +356,8 @@ func (s *Store) Release(id string, st *container.Network) {
 }
 
 // Resume is the Attachment of a monitor that goes on after an execve.
-func (s *Store) Resume(rec *container.Record, st *container.Network, files []*os.File, helper *os.File) *Attachment {
-	a := &Attachment{s: s, id: rec.ID, State: *st, helper: helper, name: rec.Config.Name, dns: rec.Config.DNS}
+func (s *Store) Resume(rec *container.Record, st *container.Network, files []*os.File, helper, watch *os.File) *Attachment {
+	a := &Attachment{s: s, id: rec.ID, State: *st, helper: helper, watch: watch, name: rec.Config.Name, dns: rec.Config.DNS}
 	if len(files) > 0 {
 		a.held = &reservation{files: files, ports: st.Ports}
 	}

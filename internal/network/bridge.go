@@ -59,6 +59,10 @@ func (s *Store) makeBridge(rt *netlink.Conn, ns *os.File, n *Network) (int, erro
 	mac := [6]byte{0x02, 0x42, hexByte(n.ID), hexByte(n.ID[2:]), hexByte(n.ID[4:]), hexByte(n.ID[6:])}
 	b := netlink.NewBatch()
 	b.AddBridge(n.Device, mac, n.MTU)
+	if !s.env.Rootless {
+		b.Alias(n.Device, aliasHead+s.env.Data)
+		s.sweep(rt)
+	}
 	if err := rt.Do(b); err != nil {
 		return 0, err
 	}
@@ -82,6 +86,41 @@ func (s *Store) makeBridge(rt *netlink.Conn, ns *os.File, n *Network) (int, erro
 		return 0, errors.Join(err, rt.Do(d))
 	}
 	return index, nil
+}
+
+// aliasHead and the store's directory are the remark on a bridge.
+const aliasHead = "isle networks of "
+
+// sweep removes what stores that are gone (a directory of somebody's trial, a
+// test's) have left: their bridges and tables. It does what can be done.
+func (s *Store) sweep(rt *netlink.Conn) {
+	gone := map[string]string{}
+	if rt.Aliases(func(name, remark string) {
+		if data, ok := strings.CutPrefix(remark, aliasHead); ok && data != s.env.Data {
+			gone[name] = data
+		}
+	}) != nil {
+		return
+	}
+	for name, data := range gone {
+		var st unix.Stat_t
+		if unix.Lstat(data, &st) != unix.ENOENT {
+			continue
+		}
+		_ = removeLink(rt, name) // somebody else was faster
+		nf, err := netlink.Dial(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return
+		}
+		t := netlink.Table{Family: unix.NFPROTO_INET}
+		t.Name, _ = storeNames(data, false)
+		b := netlink.NewBatch()
+		b.BeginTransaction()
+		t.Delete(b)
+		b.EndTransaction()
+		_ = nf.DoTransaction(b) // it may be gone already
+		_ = nf.Close()          // nothing to lose
+	}
 }
 
 // dropDevice removes a network's bridge and what the packet filter has of it. The
@@ -119,7 +158,7 @@ func (s *Store) dropDevice(n *Network) error {
 		}
 		b := netlink.NewBatch()
 		b.BeginTransaction()
-		isleTable.DelElems(b, set, netlink.Elem{Key: key})
+		s.table.DelElems(b, set, netlink.Elem{Key: key})
 		b.EndTransaction()
 		err = nf.DoTransaction(b)
 		_ = nf.Close() // nothing to lose

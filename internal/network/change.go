@@ -107,7 +107,7 @@ func (a *Attachment) Unplug(pid int, ref string) error {
 	gone := func(p container.Published) bool { return p.To == e.IP || p.To == e.IP6 }
 	if old := slices.DeleteFunc(slices.Clone(a.State.Ports), func(p container.Published) bool { return !gone(p) }); len(old) > 0 {
 		if !a.s.env.Rootless {
-			if err := closePorts(old); err != nil {
+			if err := a.s.closePorts(old); err != nil {
 				return err
 			}
 		}

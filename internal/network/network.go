@@ -13,6 +13,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/netlink"
 	"github.com/isle-engine/isle/internal/network/ip"
 	"github.com/isle-engine/isle/internal/state"
 )
@@ -20,8 +21,9 @@ import (
 // Default is the network of containers that ask for none.
 const Default = "bridge"
 
-// defaultDevice is its bridge.
-const defaultDevice = "isle0"
+// isle is the name of the packet filter's table, and begins that of the default
+// network's bridge; see storeNames.
+const isle = "isle"
 
 // Drivers.
 const (
@@ -77,10 +79,38 @@ func (n *Network) masked() bool {
 func (n *Network) routed() bool { return n.Driver == DriverBridge }
 
 // Store is the set of a user's networks. It holds no state of its own.
-type Store struct{ env config.Env }
+type Store struct {
+	env    config.Env
+	table  netlink.Table // of the packet filter
+	device string        // the bridge of the default network
+}
 
 // Open returns the networks of env.
-func Open(env config.Env) *Store { return &Store{env} }
+func Open(env config.Env) *Store {
+	s := &Store{env: env}
+	s.table.Family = unix.NFPROTO_INET
+	s.table.Name, s.device = storeNames(env.Data, env.Rootless)
+	return s
+}
+
+// storeNames are the names of a store's table and bridge. Another root's store
+// than the usual one (ISLE_ROOT) has names made of its path: it has other subnets
+// and ports, and would take the first one's rules for stale. An ordinary user's
+// are in a namespace of their own.
+func storeNames(data string, rootless bool) (table, device string) {
+	if rootless || data == "/var/lib/isle" {
+		return isle, isle + "0"
+	}
+	h := uint32(2166136261) // FNV-1a
+	for i := range len(data) {
+		h = (h ^ uint32(data[i])) * 16777619
+	}
+	name := []byte(isle + "-")
+	for shift := 28; shift >= 0; shift -= 4 {
+		name = append(name, "0123456789abcdef"[h>>shift&15])
+	}
+	return string(name), string(name)
+}
 
 func (s *Store) dir(name string) string    { return s.env.Networks() + "/" + name }
 func (s *Store) record(name string) string { return s.dir(name) + "/network.json" }
@@ -144,7 +174,7 @@ func (s *Store) Get(ref string) (*Network, error) {
 		}
 	}
 	if ref == Default {
-		n, err := s.Create(Request{Name: Default, Device: defaultDevice})
+		n, err := s.Create(Request{Name: Default, Device: s.device})
 		if errors.Is(err, errs.Exists) {
 			return s.get(Default)
 		}

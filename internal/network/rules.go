@@ -15,9 +15,6 @@ import (
 	"github.com/isle-engine/isle/internal/state"
 )
 
-// isleTable holds all that isle has in the packet filter.
-var isleTable = netlink.Table{Family: unix.NFPROTO_INET, Name: "isle"}
-
 // Names of its sets.
 const (
 	setBridges  = "bridges"
@@ -40,7 +37,7 @@ const (
 )
 
 // ruleCount is the number of rules that writeRules makes.
-const ruleCount = 20
+const ruleCount = 21
 
 // writeRules fills a fresh table: sets, chains and rules, without elements.
 //
@@ -49,11 +46,11 @@ const ruleCount = 20
 //	prerouting   published ports, seen from outside
 //	output       published ports, seen from the host itself
 //	postrouting  addresses that the answer must come back to
-func writeRules(b *netlink.Batch) {
-	t := isleTable
+func (s *Store) writeRules(b *netlink.Batch) {
+	t := s.table
 	const name = netlink.TypeIfname
 	port := netlink.Concat(netlink.TypeProto, netlink.TypePort)
-	for i, s := range [...]netlink.Set{
+	for i, set := range [...]netlink.Set{
 		{Name: setBridges, KeyType: name, KeyLen: 16},
 		{Name: setInternal, KeyType: name, KeyLen: 16},
 		{Name: setMasq, KeyType: name, KeyLen: 16},
@@ -66,7 +63,7 @@ func writeRules(b *netlink.Batch) {
 		{Name: setSelf4, KeyType: netlink.Concat(netlink.TypeIPv4, netlink.TypeIPv4), KeyLen: 8},
 		{Name: setSelf6, KeyType: netlink.Concat(netlink.TypeIPv6, netlink.TypeIPv6), KeyLen: 32},
 	} {
-		t.AddSet(b, &s, uint32(i+1))
+		t.AddSet(b, &set, uint32(i+1))
 	}
 	t.Chain(b, "guard", "filter", unix.NF_INET_PRE_ROUTING, -300)
 	t.Chain(b, "forward", "filter", unix.NF_INET_FORWARD, 0)
@@ -117,8 +114,10 @@ func writeRules(b *netlink.Batch) {
 		rule(chain, v6, x(netlink.Network(24, 16, r(0))), key(4), x(netlink.Map(setAddr6, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV6, r(8), r(12))))
 		rule(chain, v4, local, key(0), x(netlink.Map(setAny4, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV4, r(8), r(9))))
 	}
-	// IPv6 has no route_localnet: ::1 cannot be left by the host.
 	rule("prerouting", v6, local, key(0), x(netlink.Map(setAny6, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV6, r(8), r(12))))
+	// IPv6 has no route_localnet: what begins at ::1 cannot leave, and is left to
+	// the helper (see relayed).
+	rule("output", v6, x(netlink.Network(24, 16, r(0)), netlink.NotEqual(r(0), ip.MustParse("::1").Bytes())), local, key(0), x(netlink.Map(setAny6, r(0), r(8)), netlink.DNAT(unix.NFPROTO_IPV6, r(8), r(12))))
 
 	// The host's own loopback address means nothing inside.
 	rule("postrouting", v4, x(netlink.Network(12, 4, r(0)), netlink.Mask(r(0), []byte{255, 0, 0, 0}), netlink.Equal(r(0), []byte{127, 0, 0, 0}), out, netlink.InSet(setBridges, r(4)), netlink.Masquerade()))
@@ -131,22 +130,22 @@ func writeRules(b *netlink.Batch) {
 }
 
 // Meta(IIFNAME) fills r(0) to r(3), so masq compares all four.
-func writeMasq(b *netlink.Batch) {
+func (s *Store) writeMasq(b *netlink.Batch) {
 	r := netlink.R
-	isleTable.Rule(b, "postrouting", netlink.Meta(unix.NFT_META_IIFNAME, r(0)), netlink.InSet(setMasq, r(0)),
+	s.table.Rule(b, "postrouting", netlink.Meta(unix.NFT_META_IIFNAME, r(0)), netlink.InSet(setMasq, r(0)),
 		netlink.Meta(unix.NFT_META_OIFNAME, r(4)), netlink.NotInSet(setBridges, r(4)), netlink.Masquerade())
 }
 
 // networkElems adds a network's device to the sets.
 func (s *Store) networkElems(b *netlink.Batch, n *Network) {
 	name := netlink.Ifname(n.Device)
-	isleTable.AddElems(b, setBridges, netlink.Elem{Key: name})
-	isleTable.AddElems(b, setSame, netlink.Elem{Key: append(netlink.Ifname(n.Device), name...)})
+	s.table.AddElems(b, setBridges, netlink.Elem{Key: name})
+	s.table.AddElems(b, setSame, netlink.Elem{Key: append(netlink.Ifname(n.Device), name...)})
 	if n.Internal {
-		isleTable.AddElems(b, setInternal, netlink.Elem{Key: name})
+		s.table.AddElems(b, setInternal, netlink.Elem{Key: name})
 	}
 	if n.masked() && !s.env.Rootless { // the helper's sockets do it
-		isleTable.AddElems(b, setMasq, netlink.Elem{Key: name})
+		s.table.AddElems(b, setMasq, netlink.Elem{Key: name})
 	}
 }
 
@@ -154,8 +153,8 @@ func (s *Store) networkElems(b *netlink.Batch, n *Network) {
 func portElem(p *container.Published) (set string, e netlink.Elem, ok bool) {
 	at, ok1 := ip.Parse(p.HostIP)
 	to, ok2 := ip.Parse(p.To)
-	if !ok1 || !ok2 || at.Is6() != to.Is6() {
-		return "", e, false
+	if !ok1 || !ok2 || at.Is6() != to.Is6() || at == ip.MustParse("::1") {
+		return "", e, false // see relayed
 	}
 	proto := byte(unix.IPPROTO_TCP)
 	switch p.Proto {
@@ -184,23 +183,23 @@ func portElem(p *container.Published) (set string, e netlink.Elem, ok bool) {
 }
 
 // addPort adds to the sets what a published port needs.
-func addPort(b *netlink.Batch, p *container.Published) {
+func (s *Store) addPort(b *netlink.Batch, p *container.Published) {
 	if set, e, ok := portElem(p); ok {
-		isleTable.AddElems(b, set, e)
-		selfElem(b, p)
+		s.table.AddElems(b, set, e)
+		s.selfElem(b, p)
 	}
 }
 
 // delPort removes it, except the element of selfElem: other ports of the
 // container share it, and it does no harm to the address's next owner.
-func delPort(b *netlink.Batch, p *container.Published) {
+func (s *Store) delPort(b *netlink.Batch, p *container.Published) {
 	if set, e, ok := portElem(p); ok {
-		isleTable.DelElems(b, set, e)
+		s.table.DelElems(b, set, e)
 	}
 }
 
 // selfElem lets the host's answer to a container that uses its own port come back.
-func selfElem(b *netlink.Batch, p *container.Published) {
+func (s *Store) selfElem(b *netlink.Batch, p *container.Published) {
 	to, ok := ip.Parse(p.To)
 	if !ok {
 		return
@@ -209,13 +208,13 @@ func selfElem(b *netlink.Batch, p *container.Published) {
 	if to.Is6() {
 		set = setSelf6
 	}
-	isleTable.AddElems(b, set, netlink.Elem{Key: append(to.Bytes(), to.Bytes()...)})
+	s.table.AddElems(b, set, netlink.Elem{Key: append(to.Bytes(), to.Bytes()...)})
 }
 
 // ensureRules makes sure that the table is there, whole, and knows the network.
 // It says whether it had to be made.
 func (s *Store) ensureRules(c *netlink.Conn, n *Network) error {
-	whole, err := rulesWhole(c, n)
+	whole, err := s.rulesWhole(c, n)
 	if err != nil || whole {
 		return err
 	}
@@ -223,19 +222,19 @@ func (s *Store) ensureRules(c *netlink.Conn, n *Network) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()                                         //nolint:errcheck // nothing was written to it
-	if whole, err = rulesWhole(c, n); err != nil || whole { // somebody else was faster
+	defer l.Close()                                           //nolint:errcheck // nothing was written to it
+	if whole, err = s.rulesWhole(c, n); err != nil || whole { // somebody else was faster
 		return err
 	}
 	return s.rebuild(c, n)
 }
 
-func rulesWhole(c *netlink.Conn, n *Network) (bool, error) {
-	count, err := isleTable.Rules(c)
+func (s *Store) rulesWhole(c *netlink.Conn, n *Network) (bool, error) {
+	count, err := s.table.Rules(c)
 	if err != nil || count != ruleCount {
 		return false, err
 	}
-	return isleTable.Has(c, setBridges, netlink.Ifname(n.Device))
+	return s.table.Has(c, setBridges, netlink.Ifname(n.Device))
 }
 
 // rebuild makes the table anew, for all networks (also extra) and all ports of
@@ -247,11 +246,11 @@ func (s *Store) rebuild(c *netlink.Conn, extra *Network) error {
 	}
 	b := netlink.NewBatch()
 	b.BeginTransaction()
-	isleTable.Add(b) // so that it can be deleted
-	isleTable.Delete(b)
-	isleTable.Add(b)
-	writeRules(b)
-	writeMasq(b)
+	s.table.Add(b) // so that it can be deleted
+	s.table.Delete(b)
+	s.table.Add(b)
+	s.writeRules(b)
+	s.writeMasq(b)
 	seen := false
 	for _, n := range all {
 		if n.routed() {
@@ -263,10 +262,10 @@ func (s *Store) rebuild(c *netlink.Conn, extra *Network) error {
 		s.networkElems(b, extra)
 	}
 	if s.env.Rootless {
-		isleTable.AddElems(b, setUplink, netlink.Elem{Key: netlink.Ifname(UplinkDevice)})
+		s.table.AddElems(b, setUplink, netlink.Elem{Key: netlink.Ifname(UplinkDevice)})
 	} else {
 		if err := s.livePorts(func(p *container.Published) {
-			addPort(b, p)
+			s.addPort(b, p)
 		}); err != nil {
 			return err
 		}
@@ -318,10 +317,10 @@ func (s *Store) openPorts(c *netlink.Conn, ports []container.Published) error {
 		return err
 	}
 	defer l.Close() //nolint:errcheck // nothing was written to it
-	err = change(c, ports, addPort)
+	err = change(c, ports, s.addPort)
 	if errors.Is(err, unix.EEXIST) {
 		// A killed monitor's, whose port has become free: ours is bound.
-		if err := removeEach(ports); err != nil {
+		if err := s.removeEach(ports); err != nil {
 			return err
 		}
 		d, derr := netlink.Dial(unix.NETLINK_NETFILTER)
@@ -329,7 +328,7 @@ func (s *Store) openPorts(c *netlink.Conn, ports []container.Published) error {
 			return derr
 		}
 		defer d.Close() //nolint:errcheck // nothing to lose
-		err = change(d, ports, addPort)
+		err = change(d, ports, s.addPort)
 	}
 	return err
 }
@@ -350,13 +349,13 @@ func change(c *netlink.Conn, ports []container.Published, f func(*netlink.Batch,
 
 // removeEach removes what of the ports' rules is there. One transaction for each:
 // an element that is missing would undo all.
-func removeEach(ports []container.Published) error {
+func (s *Store) removeEach(ports []container.Published) error {
 	for i := range ports {
 		c, err := netlink.Dial(unix.NETLINK_NETFILTER)
 		if err != nil {
 			return err
 		}
-		err = change(c, ports[i:i+1], delPort)
+		err = change(c, ports[i:i+1], s.delPort)
 		_ = c.Close() // nothing to lose
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
@@ -366,7 +365,7 @@ func removeEach(ports []container.Published) error {
 }
 
 // closePorts removes the rules of published ports.
-func closePorts(ports []container.Published) error {
+func (s *Store) closePorts(ports []container.Published) error {
 	if len(ports) == 0 {
 		return nil
 	}
@@ -374,10 +373,39 @@ func closePorts(ports []container.Published) error {
 	if err != nil {
 		return err
 	}
-	err = change(c, ports, delPort)
+	err = change(c, ports, s.delPort)
 	_ = c.Close() // nothing to lose
 	if errors.Is(err, unix.ENOENT) {
-		return removeEach(ports)
+		return s.removeEach(ports)
 	}
 	return err
+}
+
+// foreignDrop reports whether another table keeps the network's packets from being
+// forwarded: the chain FORWARD that Docker and ufw give a policy of drop, if it
+// says nothing about the device.
+func foreignDrop(c *netlink.Conn, n *Network) (bool, error) {
+	drop := false
+	for _, f := range [...]struct {
+		family byte
+		six    bool
+	}{{unix.NFPROTO_IPV4, false}, {unix.NFPROTO_IPV6, true}} {
+		if n.subnet(f.six) == nil {
+			continue
+		}
+		t := netlink.Table{Family: f.family, Name: "filter"}
+		policy, ok, err := t.Policy(c, "FORWARD")
+		if err != nil {
+			return false, err
+		}
+		if !ok || policy != netlink.Drop {
+			continue
+		}
+		told, err := t.Mentions(c, append([]byte(n.Device), 0))
+		if err != nil {
+			return false, err
+		}
+		drop = drop || !told
+	}
+	return drop, nil
 }

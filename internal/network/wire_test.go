@@ -378,7 +378,7 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	defer c.Close() //nolint:errcheck // at the test's end
 	b := netlink.NewBatch()
 	b.BeginTransaction()
-	isleTable.Delete(b)
+	w.s.table.Delete(b)
 	b.EndTransaction()
 	if err := c.DoTransaction(b); err != nil {
 		t.Fatal(err)
@@ -386,7 +386,7 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	w.refused(w.client, "tcp", "10.99.0.1:8080")
 	w.box(container.Config{}) // any start
 	w.sees(w.client, "tcp", "10.99.0.1:8080", "10.99.0.2")
-	if n, err := isleTable.Rules(c); n != ruleCount || err != nil {
+	if n, err := w.s.table.Rules(c); n != ruleCount || err != nil {
 		t.Errorf("%d rules, %v; want %d", n, err, ruleCount)
 	}
 }
@@ -486,5 +486,149 @@ func TestLeases(t *testing.T) {
 	}
 	if _, err := s.Create(Request{Name: "again", Subnets: []Subnet{{Subnet: small}}}); err == nil {
 		t.Error("two networks with one subnet")
+	}
+}
+
+// TestRulesComeBackUnasked: whoever lives puts them back.
+func TestRulesComeBackUnasked(t *testing.T) {
+	w := newWire(t)
+	b := w.box(container.Config{Publish: []string{"8080:80"}})
+	other := w.box(container.Config{})
+	// What starts and ends do wakes nobody.
+	if err := w.box(container.Config{Publish: []string{"8081:80"}}).a.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	ready := func(a *Attachment) bool {
+		p := []unix.PollFd{{Fd: int32(a.Watch().Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		return err == nil && n == 1
+	}
+	if ready(b.a) {
+		t.Error("woken by another container's start and end")
+	}
+	flush(t, w)
+	for _, x := range []*box{b, other} {
+		if !ready(x.a) {
+			t.Fatal("not woken by a flush")
+		}
+		if err := x.a.Restore(); err != nil {
+			t.Fatal(err)
+		}
+		w.sees(w.client, "tcp", "10.99.0.1:8080", "10.99.0.2")
+		if err := x.a.Restore(); err != nil { // reads what the first one's own work said
+			t.Fatal(err)
+		}
+	}
+	if ready(other.a) {
+		t.Error("woken for ever")
+	}
+}
+
+// flush empties the packet filter.
+func flush(t *testing.T, w *wire) {
+	t.Helper()
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // at the test's end
+	b := netlink.NewBatch()
+	b.BeginTransaction()
+	w.s.table.Delete(b)
+	b.EndTransaction()
+	if err := c.DoTransaction(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStoresAreApart: two stores of root have their own bridge, table and subnet; what is
+// left of one that is gone is cleared away.
+func TestStoresAreApart(t *testing.T) {
+	w := newWire(t)
+	a := w.box(container.Config{Publish: []string{"8080:80"}})
+	first := w.s
+	mk := func() config.Env {
+		dir := testenv.Dir(t)
+		env := config.Env{Data: dir + "/data", Run: dir + "/run"}
+		if err := env.MakeDirs(); err != nil {
+			t.Fatal(err)
+		}
+		return env
+	}
+	env := mk()
+	w.s = Open(env)
+	b := w.box(container.Config{Publish: []string{"8090:80"}})
+	w.sees(w.client, "tcp", "10.99.0.1:8080", "10.99.0.2")
+	w.sees(w.client, "tcp", "10.99.0.1:8090", "10.99.0.2")
+	w.refused(a.ns, "tcp", b.ip+":80")
+	w.refused(b.ns, "tcp", a.ip+":80")
+	if err := b.a.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(env.Data); err != nil {
+		t.Fatal(err)
+	}
+	gone := w.s
+	w.s = Open(mk())
+	w.box(container.Config{})
+	c := w.dial(nil)
+	if i, err := c.Index(gone.device); i != 0 || err != nil {
+		t.Errorf("the bridge of a store that is gone: %d, %v", i, err)
+	}
+	nf, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nf.Close() //nolint:errcheck // at the test's end
+	if n, err := gone.table.Rules(nf); n != 0 || err != nil {
+		t.Errorf("the rules of a store that is gone: %d, %v", n, err)
+	}
+	if n, err := first.table.Rules(nf); n != ruleCount || err != nil {
+		t.Errorf("the rules of one that is not: %d, %v", n, err)
+	}
+}
+
+// TestForeignPolicy: Docker's policy of drop for what is forwarded is told, once
+// and not to who has let isle's packets pass.
+func TestForeignPolicy(t *testing.T) {
+	w := newWire(t)
+	t1 := netlink.Table{Family: unix.NFPROTO_IPV4, Name: "filter"}
+	change := func(f func(b *netlink.Batch)) {
+		t.Helper()
+		c, err := netlink.Dial(unix.NETLINK_NETFILTER)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close() //nolint:errcheck // at the test's end
+		b := netlink.NewBatch()
+		b.BeginTransaction()
+		f(b)
+		b.EndTransaction()
+		if err := c.DoTransaction(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	warned := func() bool {
+		t.Helper()
+		b := w.box(container.Config{})
+		return strings.Contains(strings.Join(b.a.Warnings, "\n"), "another firewall")
+	}
+	if warned() {
+		t.Error("warned without another firewall")
+	}
+	change(func(b *netlink.Batch) {
+		t1.Add(b)
+		t1.ChainWith(b, "FORWARD", "filter", unix.NF_INET_FORWARD, 0, netlink.Drop)
+	})
+	if !warned() {
+		t.Error("no word about a policy of drop")
+	}
+	change(func(b *netlink.Batch) {
+		for _, k := range []uint32{unix.NFT_META_IIFNAME, unix.NFT_META_OIFNAME} {
+			t1.Rule(b, "FORWARD", netlink.Meta(k, netlink.R(0)), netlink.Equal(netlink.R(0), netlink.Ifname(w.s.device)), netlink.Verdict(netlink.Accept))
+		}
+	})
+	if warned() {
+		t.Error("warned where the device is let through")
 	}
 }

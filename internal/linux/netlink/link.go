@@ -1,6 +1,7 @@
 package netlink
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -133,6 +134,45 @@ func (b *Batch) Hairpin(index int) {
 	b.U8(brportMode, 1)
 	b.End(data)
 	b.End(info)
+}
+
+// maxAlias is IFALIASZ without its last byte (linux/if.h).
+const maxAlias = 255
+
+// Alias writes a remark on a device; one that is too long is left out.
+func (b *Batch) Alias(name, remark string) {
+	if len(remark) > maxAlias {
+		return
+	}
+	b.Begin("set alias", unix.RTM_NEWLINK, 0)
+	b.ifinfo(0, 0, 0)
+	b.Str(unix.IFLA_IFNAME, name)
+	b.Attr(unix.IFLA_IFALIAS, []byte(remark))
+}
+
+// Aliases calls f with the name and the remark of every device that has one.
+func (c *Conn) Aliases(f func(name, remark string)) error {
+	b := NewBatch()
+	b.Begin("list devices", unix.RTM_GETLINK, unix.NLM_F_DUMP)
+	b.ifinfo(0, 0, 0)
+	return c.Dump(b, func() {}, func(_ uint16, p []byte) {
+		if len(p) < 16 {
+			return
+		}
+		var name, remark string
+		Attrs(p[16:], func(typ uint16, v []byte) bool {
+			switch typ {
+			case unix.IFLA_IFNAME:
+				name = string(bytes.TrimRight(v, "\x00"))
+			case unix.IFLA_IFALIAS:
+				remark = string(bytes.TrimRight(v, "\x00"))
+			}
+			return true
+		})
+		if remark != "" {
+			f(name, remark)
+		}
+	})
 }
 
 // SetUp brings a device up.

@@ -1,6 +1,7 @@
 package netlink
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -71,6 +72,11 @@ func (t Table) Delete(b *Batch) {
 
 // Chain creates a base chain: typ is "filter" or "nat".
 func (t Table) Chain(b *Batch, name, typ string, hook uint32, prio int32) {
+	t.ChainWith(b, name, typ, hook, prio, Accept)
+}
+
+// ChainWith is Chain with a policy: what becomes of packets that no rule decides about.
+func (t Table) ChainWith(b *Batch, name, typ string, hook uint32, prio int32, policy uint32) {
 	b.nft("create chain "+name, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, t.Family)
 	b.Str(unix.NFTA_CHAIN_TABLE, t.Name)
 	b.Str(unix.NFTA_CHAIN_NAME, name)
@@ -78,7 +84,7 @@ func (t Table) Chain(b *Batch, name, typ string, hook uint32, prio int32) {
 	b.BE32(unix.NFTA_HOOK_HOOKNUM, hook)
 	b.BE32(unix.NFTA_HOOK_PRIORITY, uint32(prio))
 	b.End(h)
-	b.BE32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
+	b.BE32(unix.NFTA_CHAIN_POLICY, policy)
 	b.Str(unix.NFTA_CHAIN_TYPE, typ)
 }
 
@@ -366,6 +372,36 @@ func (t Table) Rules(c *Conn) (n int, err error) {
 		}
 	})
 	return n, err
+}
+
+// Policy is what a base chain of the table does with packets that no rule has
+// decided about (Drop, Accept); not ok: there is no such chain.
+func (t Table) Policy(c *Conn, chain string) (policy uint32, ok bool, err error) {
+	b := NewBatch()
+	b.nft("look at chain "+chain, unix.NFT_MSG_GETCHAIN, 0, t.Family)
+	b.Str(unix.NFTA_CHAIN_TABLE, t.Name)
+	b.Str(unix.NFTA_CHAIN_NAME, chain)
+	err = c.Get(b, func(_ uint16, p []byte) {
+		Attrs(p[min(4, len(p)):], func(typ uint16, v []byte) bool {
+			if typ == unix.NFTA_CHAIN_POLICY && len(v) == 4 {
+				policy, ok = binary.BigEndian.Uint32(v), true
+			}
+			return true
+		})
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return 0, false, nil
+	}
+	return policy, ok, err
+}
+
+// Mentions reports whether any rule of the table holds the bytes.
+func (t Table) Mentions(c *Conn, what []byte) (found bool, err error) {
+	b := NewBatch()
+	b.nft("list rules of table "+t.Name, unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, t.Family)
+	b.Str(unix.NFTA_RULE_TABLE, t.Name)
+	err = c.Dump(b, func() {}, func(_ uint16, p []byte) { found = found || bytes.Contains(p, what) })
+	return found, err
 }
 
 // Has reports whether a set of the table has the key.
