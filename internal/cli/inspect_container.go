@@ -357,6 +357,16 @@ func inspectNetwork(ct *engine.Container) *networkSettingsJSON {
 				e.IPAMConfig = &ipamJSON{c.IPAddress, c.IP6Address, c.LinkLocalIPs}
 			}
 		}
+		for i := range c.MoreNetworks {
+			m := &c.MoreNetworks[i]
+			if first || m.Network != name {
+				continue
+			}
+			e.Links, e.Aliases, e.MacAddress, e.DriverOpts, e.GwPriority = m.Links, m.Aliases, m.MacAddress, m.DriverOpts, m.GwPriority
+			if m.IPAddress != "" || m.IP6Address != "" || m.LinkLocalIPs != nil {
+				e.IPAMConfig = &ipamJSON{m.IPAddress, m.IP6Address, m.LinkLocalIPs}
+			}
+		}
 		first = false
 		n.Networks[name] = e
 	}

@@ -124,6 +124,7 @@ func (m *monitor) hostsFile(hostname string) ([]byte, error) {
 			}
 		}
 	}
+	named := false
 	for _, h := range c.ExtraHosts {
 		name, ip, ok := strings.Cut(h, ":")
 		if alt, altIP, altOK := strings.Cut(h, "="); altOK && (!ok || len(alt) < len(name)) {
@@ -135,6 +136,7 @@ func (m *monitor) hostsFile(hostname string) ([]byte, error) {
 				return nil, errs.New(errs.Unsupported, "add-host %q: this network has no gateway", h)
 			}
 		}
+		named = named || name == hostName
 		b = append(b, ip+"\t"+name+"\n"...)
 	}
 	for _, l := range c.Links {
@@ -146,6 +148,9 @@ func (m *monitor) hostsFile(hostname string) ([]byte, error) {
 	}
 	if m.net == nil {
 		return b, nil
+	}
+	if ip := m.net.HostAddr(); ip != "" && !named {
+		b = append(b, ip+"\t"+hostName+"\n"...)
 	}
 	for _, e := range m.net.State.Endpoints {
 		for _, ip := range [...]string{e.IP, e.IP6} {
@@ -161,6 +166,9 @@ func (m *monitor) hostsFile(hostname string) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// hostName is what a container calls its host, as with Docker Desktop.
+const hostName = "host.docker.internal"
 
 // hostGateway is the address by which the container reaches the host.
 func (m *monitor) hostGateway() string {

@@ -302,9 +302,7 @@ func (m *monitor) unpack(u *unpacker) bool {
 	}
 	m.netHelper, m.netWatch = u.file("network helper"), u.file("packet filter")
 	for range u.num() {
-		if f := u.file("published port"); f != nil {
-			m.netFDs = append(m.netFDs, f)
-		}
+		m.netFDs = append(m.netFDs, u.file("published port"))
 	}
 	return !u.bad && m.proc.pidfd != nil
 }

@@ -200,10 +200,20 @@ func (a *Attachment) publish(rec *container.Record) error {
 	if !to4.IsValid() && !to6.IsValid() {
 		return nil // as Docker: nothing can be published, nothing is
 	}
+	for i := range want {
+		if want[i].Proto == "sctp" && a.s.env.Rootless {
+			return errs.New(errs.Unsupported, "publish %s: an ordinary user can publish tcp and udp", want[i].Key())
+		}
+	}
 	if a.held, err = reserve(want, to4, to6); err != nil {
 		return err
 	}
 	a.State.Ports = a.held.ports
+	if a.helper == nil && a.needsHelper() {
+		if err := a.callHelper(); err != nil {
+			return err
+		}
+	}
 	err = state.WriteJSON(a.s.netFile(a.id), &a.State, false)
 	if errors.Is(err, os.ErrNotExist) { // the first time after a boot
 		if err = os.MkdirAll(a.s.env.Run+"/net", 0o700); err == nil {
@@ -368,7 +378,17 @@ func (s *Store) Resume(rec *container.Record, st *container.Network, files []*os
 // cannot.
 func (a *Attachment) HostAddr() string {
 	if a.s.env.Rootless {
-		return UplinkHost
+		host := ""
+		for i, e := range a.State.Endpoints {
+			switch {
+			case a.networks[i].Internal:
+			case e.IP != "":
+				return UplinkHost
+			case e.IP6 != "":
+				host = UplinkHost6
+			}
+		}
+		return host
 	}
 	for i, e := range a.State.Endpoints {
 		if !a.networks[i].routed() {

@@ -111,6 +111,9 @@ func (a *Attachment) Unplug(pid int, ref string) error {
 				return err
 			}
 		}
+		if a.held != nil {
+			a.held.drop(func(p *container.Published) bool { return gone(*p) })
+		}
 		a.State.Ports = slices.DeleteFunc(a.State.Ports, gone)
 		if err := state.WriteJSON(a.s.netFile(a.id), &a.State, false); err != nil {
 			return err

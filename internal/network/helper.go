@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -70,7 +71,20 @@ func (a *Attachment) needsHelper() bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(a.State.Ports, func(p container.Published) bool { return relayed(&p) })
+}
+
+// served are the ports that the helper serves, with their sockets: all of an
+// ordinary user's.
+func (a *Attachment) served() (ports []container.Published, files []*os.File) {
+	all := a.Files()
+	for i := range a.State.Ports {
+		p := &a.State.Ports[i]
+		if i < len(all) && all[i] != nil && (a.s.env.Rootless || relayed(p)) {
+			ports, files = append(ports, *p), append(files, all[i])
+		}
+	}
+	return ports, files
 }
 
 // callHelper makes the connection to the helper, which is started if it does not run.
@@ -91,11 +105,7 @@ func (a *Attachment) register() error {
 		return nil
 	}
 	all := Registration{ID: a.id, Name: a.name, Endpoints: a.State.Endpoints, Networks: a.networks, DNS: a.dns}
-	ports := a.State.Ports
-	files := a.Files()
-	if !a.s.env.Rootless || len(files) != len(ports) {
-		ports, files = nil, nil
-	}
+	ports, files := a.served()
 	for {
 		n := min(len(ports), portsAtOnce)
 		all.Ports, all.More = ports[:n], n < len(ports)

@@ -52,19 +52,43 @@ func wantedPorts(rec *container.Record) ([]container.Port, error) {
 	return all, nil
 }
 
+// relayed reports whether the packet filter cannot publish p: from one version of
+// IP to the other, and from ::1, whose packets cannot leave the host. The helper
+// does it then, with a connection of its own. (On :: it serves those of ::1; the
+// packet filter is first with all others.)
+func relayed(p *container.Published) bool {
+	at, ok1 := ip.Parse(p.HostIP)
+	to, ok2 := ip.Parse(p.To)
+	return ok1 && ok2 && p.Proto != "sctp" && (at.Is6() != to.Is6() || at == ip.MustParse("::1") || at.Is6() && at.IsUnspecified())
+}
+
 // reservation holds ports of the host: sockets bound to them, so that nobody
 // else gets them and a port that somebody has is found out. Nothing is ever
 // accepted on them: the packet filter sends connections elsewhere first.
 type reservation struct {
-	files []*os.File
+	files []*os.File // of each port; nil where the kernel has no such protocol
 	ports []container.Published
 }
 
 func (r *reservation) close() {
 	for _, f := range r.files {
-		_ = f.Close() // never used
+		_ = f.Close() // never used, or nil
 	}
 	r.files = nil
+}
+
+// drop gives up the ports that lead to an address.
+func (r *reservation) drop(to func(*container.Published) bool) {
+	var files []*os.File
+	var ports []container.Published
+	for i := range r.ports {
+		if to(&r.ports[i]) {
+			_ = r.files[i].Close() // never used, or nil
+			continue
+		}
+		files, ports = append(files, r.files[i]), append(ports, r.ports[i])
+	}
+	r.files, r.ports = files, ports
 }
 
 // reserve binds the wanted ports, for a container with the addresses to4 and to6.
@@ -97,8 +121,8 @@ func (r *reservation) add(p *container.Port, to4, to6 ip.Addr) error {
 		if !ok {
 			return errs.New(errs.Invalid, "invalid IP address: %s", p.HostIP)
 		}
-		if a.Is4() && !to4.IsValid() || a.Is6() && !to6.IsValid() {
-			return errs.New(errs.Invalid, "publish %s on %s: the container has no address of that IP version", p.Key(), a)
+		if p.Proto == "sctp" && (a.Is4() && !to4.IsValid() || a.Is6() && !to6.IsValid()) {
+			return errs.New(errs.Unsupported, "publish %s on %s: the container has no address of that IP version", p.Key(), a)
 		}
 		hosts = []ip.Addr{a}
 	}
@@ -121,7 +145,7 @@ func (r *reservation) bind(p *container.Port, hosts []ip.Addr, port uint16, to4,
 	n, m := len(r.files), len(r.ports)
 	undo := func() {
 		for _, f := range r.files[n:] {
-			_ = f.Close() // never used
+			_ = f.Close() // never used, or nil
 		}
 		r.files, r.ports = r.files[:n], r.ports[:m]
 	}
@@ -134,12 +158,10 @@ func (r *reservation) bind(p *container.Port, hosts []ip.Addr, port uint16, to4,
 				break
 			}
 			to := to4
-			if h.Is6() {
+			if h.Is6() && to6.IsValid() || !to4.IsValid() {
 				to = to6
 			}
-			if f != nil {
-				r.files = append(r.files, f)
-			}
+			r.files = append(r.files, f)
 			r.ports = append(r.ports, container.Published{HostIP: h.String(), HostPort: got, Port: p.Port, Proto: p.Proto, To: to.String()})
 		}
 		if err == nil {

@@ -253,11 +253,7 @@ func (s *server) register(c *client, r network.Registration, files []*os.File) (
 }
 
 func (s *server) publish(p *container.Published, f *os.File) (*published, error) {
-	if s.up == nil {
-		_ = f.Close() // not used
-		return nil, errs.New(errs.Unsupported, "network helper: publishes ports for ordinary users only")
-	}
-	return s.up.publish(p, f)
+	return publish(s.up, p, f)
 }
 
 // forget ends all that a container had.

@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 
 	"github.com/isle-engine/isle/internal/network"
 )
@@ -21,7 +22,7 @@ func errsIs(err, target error) bool { return errors.Is(err, target) }
 
 // pings forwards echo requests by the host's unprivileged ICMP sockets (icmp(7)),
 // which the sysctl net.ipv4.ping_group_range opens to users. Each container's
-// process that pings somebody has one socket.
+// process that pings somebody has one socket. For the host itself we answer.
 type pings struct {
 	u     *uplink
 	mu    sync.Mutex
@@ -29,7 +30,7 @@ type pings struct {
 }
 
 type pingKey struct {
-	from, to [4]byte
+	from, to tcpip.Address
 	ident    uint16
 }
 
@@ -38,29 +39,43 @@ const pingTime = 30 * time.Second
 
 func newPings(u *uplink) *pings { return &pings{u: u, flows: map[pingKey]*os.File{}} }
 
-// take handles an IPv4 echo request that is for somebody beyond the host: b is a
-// whole IP packet.
+// echoSize is the header of an echo request and its answer, of both versions:
+// type, code, checksum, identifier, number.
+const echoSize = 8
+
+// take handles an echo request: b is a whole IP packet.
 func (p *pings) take(proto tcpip.NetworkProtocolNumber, b []byte) bool {
-	if proto != ipv4.ProtocolNumber {
+	var key pingKey
+	var m []byte
+	switch proto {
+	case ipv4.ProtocolNumber:
+		h := header.IPv4(b)
+		if !h.IsValid(len(b)) || h.TransportProtocol() != header.ICMPv4ProtocolNumber || h.FragmentOffset() != 0 || h.More() {
+			return false
+		}
+		if m = h.Payload(); len(m) < echoSize || header.ICMPv4(m).Type() != header.ICMPv4Echo {
+			return false
+		}
+		key.from, key.to = h.SourceAddress(), h.DestinationAddress()
+	case ipv6.ProtocolNumber:
+		h := header.IPv6(b)
+		if !h.IsValid(len(b)) || h.NextHeader() != uint8(header.ICMPv6ProtocolNumber) {
+			return false
+		}
+		if m = h.Payload(); len(m) < echoSize || header.ICMPv6(m).Type() != header.ICMPv6EchoRequest {
+			return false
+		}
+		key.from, key.to = h.SourceAddress(), h.DestinationAddress()
+	default:
 		return false
 	}
-	h := header.IPv4(b)
-	if !h.IsValid(len(b)) || h.TransportProtocol() != header.ICMPv4ProtocolNumber || h.FragmentOffset() != 0 || h.More() {
-		return false
+	key.ident = uint16(m[4])<<8 | uint16(m[5])
+	switch to := target(key.to); {
+	case key.to.String() == network.UplinkDNS, to != nil && ofHost(to):
+		p.answer(key, append([]byte(nil), m...))
+	case to != nil:
+		p.send(key, to, b, m)
 	}
-	m := header.ICMPv4(h.Payload())
-	if len(m) < header.ICMPv4MinimumSize || m.Type() != header.ICMPv4Echo {
-		return false
-	}
-	to := target(h.DestinationAddress())
-	if to.To4() == nil {
-		return h.DestinationAddress().String() != network.UplinkDNS // nobody answers, but the stack for its own
-	}
-	if h.DestinationAddress().String() == network.UplinkHost || ofHost(to) {
-		return false // the stack answers for the host
-	}
-	key := pingKey{h.SourceAddress().As4(), h.DestinationAddress().As4(), m.Ident()}
-	p.send(key, to, m)
 	return true
 }
 
@@ -78,17 +93,15 @@ func ofHost(ip net.IP) bool {
 	return false
 }
 
-func (p *pings) send(key pingKey, to net.IP, m header.ICMPv4) {
+func (p *pings) send(key pingKey, to net.IP, packet, m []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := p.flows[key]
 	if f == nil {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+		fd, err := echoSocket(to)
 		if err != nil {
-			return // ping_group_range is closed: no answer
-		}
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte(to.To4())}); err != nil {
-			_ = unix.Close(fd) // no route
+			// ping_group_range is closed, or there is no route: ping says so at once.
+			p.prohibit(key, packet)
 			return
 		}
 		f = os.NewFile(uintptr(fd), "ping")
@@ -98,6 +111,27 @@ func (p *pings) send(key pingKey, to net.IP, m header.ICMPv4) {
 	msg := append([]byte(nil), m...)
 	_ = f.SetReadDeadline(time.Now().Add(pingTime)) // a closed one fails below
 	_, _ = f.Write(msg)                             // lost, as on any network
+}
+
+// echoSocket makes a socket for echo requests to an address.
+func echoSocket(to net.IP) (int, error) {
+	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
+	var sa unix.Sockaddr
+	if four := to.To4(); four != nil {
+		sa = &unix.SockaddrInet4{Addr: [4]byte(four)}
+	} else {
+		family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
+		sa = &unix.SockaddrInet6{Addr: [16]byte(to.To16())}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Connect(fd, sa); err != nil {
+		_ = unix.Close(fd) // never used
+		return -1, err
+	}
+	return fd, nil
 }
 
 // receive passes answers on, with the container's own identifier: the kernel
@@ -112,14 +146,9 @@ func (p *pings) receive(key pingKey, f *os.File) {
 		if err != nil {
 			break
 		}
-		m := header.ICMPv4(buf[:n])
-		if n < header.ICMPv4MinimumSize || m.Type() != header.ICMPv4EchoReply {
-			continue
+		if m := buf[:n]; n >= echoSize && (m[0] == byte(header.ICMPv4EchoReply) || m[0] == byte(header.ICMPv6EchoReply)) {
+			p.answer(key, append([]byte(nil), m...))
 		}
-		m.SetIdent(key.ident)
-		m.SetChecksum(0)
-		m.SetChecksum(^checksum.Checksum(m, 0))
-		p.inject(key, m)
 	}
 	p.mu.Lock()
 	delete(p.flows, key)
@@ -127,14 +156,45 @@ func (p *pings) receive(key pingKey, f *os.File) {
 	_ = f.Close() // at its end
 }
 
-// inject sends an answer into the user's network.
-func (p *pings) inject(key pingKey, m []byte) {
-	pkt := make(header.IPv4, header.IPv4MinimumSize+len(m))
+// answer sends the answer to an echo request into the user's network. m is the
+// request or somebody's answer to it, and is written to.
+func (p *pings) answer(key pingKey, m []byte) {
+	m[4], m[5] = byte(key.ident>>8), byte(key.ident)
+	m[0] = byte(header.ICMPv4EchoReply)
+	if key.to.Len() == header.IPv6AddressSize {
+		m[0] = byte(header.ICMPv6EchoReply)
+	}
+	p.inject(key.to, key.from, m)
+}
+
+// prohibit tells that a packet must not go where it would: type and code of
+// "communication administratively prohibited" (RFC 1812, RFC 4443).
+func (p *pings) prohibit(key pingKey, packet []byte) {
+	const most = 548 // of the packet that it is about; RFC 1812 4.3.2.3
+	m := append([]byte{byte(header.ICMPv4DstUnreachable), 13, 0, 0, 0, 0, 0, 0}, packet[:min(len(packet), most)]...)
+	if key.to.Len() == header.IPv6AddressSize {
+		m[0], m[1] = byte(header.ICMPv6DstUnreachable), 1
+	}
+	p.inject(key.to, key.from, m)
+}
+
+// inject sends an ICMP message into the user's network.
+func (p *pings) inject(src, dst tcpip.Address, m []byte) {
+	m[2], m[3] = 0, 0
+	if src.Len() == header.IPv6AddressSize {
+		header.ICMPv6(m).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: header.ICMPv6(m), Src: src, Dst: dst}))
+		pkt := make(header.IPv6, header.IPv6MinimumSize, header.IPv6MinimumSize+len(m))
+		pkt.Encode(&header.IPv6Fields{
+			PayloadLength: uint16(len(m)), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 64, SrcAddr: src, DstAddr: dst,
+		})
+		p.u.inject(ipv6.ProtocolNumber, append(pkt, m...))
+		return
+	}
+	header.ICMPv4(m).SetChecksum(^checksum.Checksum(m, 0))
+	pkt := make(header.IPv4, header.IPv4MinimumSize, header.IPv4MinimumSize+len(m))
 	pkt.Encode(&header.IPv4Fields{
-		TotalLength: uint16(len(pkt)), TTL: 64, Protocol: uint8(header.ICMPv4ProtocolNumber),
-		SrcAddr: tcpip.AddrFrom4(key.to), DstAddr: tcpip.AddrFrom4(key.from),
+		TotalLength: uint16(header.IPv4MinimumSize + len(m)), TTL: 64, Protocol: uint8(header.ICMPv4ProtocolNumber), SrcAddr: src, DstAddr: dst,
 	})
 	pkt.SetChecksum(^pkt.CalculateChecksum())
-	copy(pkt[header.IPv4MinimumSize:], m)
-	p.u.inject(ipv4.ProtocolNumber, pkt)
+	p.u.inject(ipv4.ProtocolNumber, append(pkt, m...))
 }

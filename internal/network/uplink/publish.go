@@ -21,24 +21,26 @@ import (
 
 // published is one port of the host that leads into a container.
 type published struct {
-	u     *uplink
+	u     *uplink // nil for root, whose containers the host reaches itself
+	addr  netip.AddrPort
 	to    tcpip.FullAddress
 	proto tcpip.NetworkProtocolNumber
 	ln    net.Listener
 	pc    *net.UDPConn
 
 	mu    sync.Mutex
-	flows map[string]*gonet.UDPConn // by client
+	flows map[string]net.Conn // by client
 }
 
 // publish serves the socket f, which the monitor has bound. It owns f.
-func (u *uplink) publish(p *container.Published, f *os.File) (*published, error) {
+func publish(u *uplink, p *container.Published, f *os.File) (*published, error) {
 	defer f.Close()
 	ip := net.ParseIP(p.To)
 	if ip == nil {
 		return nil, errs.New(errs.Invalid, "published port %d: leads to %q", p.HostPort, p.To)
 	}
-	q := &published{u: u, to: tcpip.FullAddress{NIC: nic, Addr: address(ip), Port: p.Port}, proto: ipv6.ProtocolNumber, flows: map[string]*gonet.UDPConn{}}
+	q := &published{u: u, to: tcpip.FullAddress{NIC: nic, Addr: address(ip), Port: p.Port}, proto: ipv6.ProtocolNumber, flows: map[string]net.Conn{}}
+	q.addr = addrPort(q.to.Addr, q.to.Port)
 	if ip.To4() != nil {
 		q.proto = ipv4.ProtocolNumber
 	}
@@ -127,6 +129,15 @@ func isTemporary(err error) bool {
 func (q *published) connect(c net.Conn) {
 	ctx, cancel := context.WithTimeout(background(), dialTime)
 	defer cancel()
+	if q.u == nil {
+		in, err := new(net.Dialer).DialContext(ctx, "tcp", q.addr.String())
+		if err != nil {
+			reset(c)
+			return
+		}
+		join(c, in)
+		return
+	}
 	from := tcpip.FullAddress{}
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		from = q.source(a.IP, a.Port)
@@ -172,6 +183,20 @@ func (q *published) connectKernel(c net.Conn, from tcpip.FullAddress) {
 	join(c, in)
 }
 
+// dialUDP makes the container's side of a flow.
+func (q *published) dialUDP(from *net.UDPAddr) (net.Conn, error) {
+	if q.u == nil {
+		return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(q.addr))
+	}
+	src, to := q.source(from.IP, from.Port), q.to
+	c, err := gonet.DialUDP(q.u.stack, &src, &to, q.proto)
+	if err != nil {
+		src.Port = 0
+		c, err = gonet.DialUDP(q.u.stack, &src, &to, q.proto)
+	}
+	return c, err
+}
+
 // receiveAll gives each client of a UDP port a flow of its own.
 func (q *published) receiveAll() {
 	buf := make([]byte, 65536)
@@ -189,21 +214,16 @@ func (q *published) receiveAll() {
 	}
 }
 
-func (q *published) flow(from *net.UDPAddr) *gonet.UDPConn {
+func (q *published) flow(from *net.UDPAddr) net.Conn {
 	key := from.String()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if c := q.flows[key]; c != nil {
 		return c
 	}
-	src := q.source(from.IP, from.Port)
-	to := q.to
-	c, err := gonet.DialUDP(q.u.stack, &src, &to, q.proto)
+	c, err := q.dialUDP(from)
 	if err != nil {
-		src.Port = 0
-		if c, err = gonet.DialUDP(q.u.stack, &src, &to, q.proto); err != nil {
-			return nil
-		}
+		return nil
 	}
 	q.flows[key] = c
 	go func() {
