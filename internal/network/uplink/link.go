@@ -36,7 +36,7 @@ type uplink struct {
 }
 
 // openUplink connects a stack to the user's network namespace.
-func openUplink(st *network.Store) (*uplink, error) {
+func openUplink(st *network.Store, stackOnly bool) (*uplink, error) {
 	router, err := st.Router()
 	if err != nil {
 		return nil, err
@@ -66,6 +66,10 @@ func openUplink(st *network.Store) (*uplink, error) {
 		return nil, err
 	}
 	u.forward()
+	if stackOnly {
+		unsteer(router)
+		return u, nil
+	}
 	if u.tcp, err = newKernelTCP(u); err != nil {
 		unsteer(router)
 		fmt.Fprintln(os.Stderr, "isled network: TCP by the user-mode stack, which is slower:", err)

@@ -43,7 +43,7 @@ func Main() int {
 	if err == nil {
 		unix.CloseOnExec(listenFD)
 		debug.SetGCPercent(50) // it shall stay small; it does not make much garbage
-		err = serve(env, listenFD, func() { os.Exit(0) })
+		err = serve(env, listenFD, false, func() { os.Exit(0) })
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "isled network:", err)
@@ -83,14 +83,15 @@ type client struct {
 }
 
 // serve answers monitors that connect to the socket listen, until that is shut
-// down; idle is called when the last one has been gone for a while.
-func serve(env config.Env, listen int, idle func()) error {
+// down; idle is called when the last one has been gone for a while. stack keeps
+// connections off the kernel's sockets, as on one that cannot.
+func serve(env config.Env, listen int, stack bool, idle func()) error {
 	s := &server{env: env, quit: idle, clients: map[*client]bool{}, idle: time.AfterFunc(grace, func() {})}
 	s.idle.Stop()
 	s.names = &names{s: s, listeners: map[string]*dnsListener{}, upstream: &upstream{}}
 	if env.Rootless {
 		var err error
-		if s.up, err = openUplink(network.Open(env)); err != nil {
+		if s.up, err = openUplink(network.Open(env), stack); err != nil {
 			return err
 		}
 		s.up.resolve = s.names.upstream
