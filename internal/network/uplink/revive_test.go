@@ -40,7 +40,7 @@ func TestHelperKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer udp.Close() //nolint:errcheck // at the test's end
+	defer udp.Close()
 	askUDP(t, udp)
 
 	// Load: bulk data out of the container, and short connections both ways.
@@ -52,7 +52,7 @@ func TestHelperKilled(t *testing.T) {
 			if c == nil {
 				return
 			}
-			defer c.Close() //nolint:errcheck // it was read to its end
+			defer c.Close()
 			_, _ = io.Copy(io.Discard, c)
 		})
 	}
