@@ -72,6 +72,7 @@ func inspectState(s *container.State) *stateJSON {
 		Dead:       s.Status == container.Dead,
 		ExitCode:   s.ExitCode,
 		Error:      s.Error,
+		Ended:      s.Ended(),
 		StartedAt:  stamp(s.StartedAt),
 		FinishedAt: stamp(s.FinishedAt),
 	}

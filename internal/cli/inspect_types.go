@@ -42,6 +42,7 @@ type stateJSON struct {
 	Pid        int
 	ExitCode   int
 	Error      string
+	Ended      string `json:",omitempty"` // in words; not in Docker
 	StartedAt  string
 	FinishedAt string
 	Health     *healthJSON `json:",omitempty"`

@@ -38,7 +38,13 @@ func cmdLogs(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		return eng.Logs(c.ctx, c.args[0], o.LogOptions, c.out, c.err)
+		if err := eng.Logs(c.ctx, c.args[0], o.LogOptions, c.out, c.err); err != nil {
+			return err
+		}
+		if ct, err := eng.Inspect(c.ctx, c.args[0]); err == nil { // it may be gone by now
+			c.tellEnd(ct.Config.Name, ct.State.Ended())
+		}
+		return nil
 	}
 }
 

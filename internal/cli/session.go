@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/engine"
 	"github.com/isle-engine/isle/internal/linux/tty"
 )
@@ -41,6 +42,9 @@ func (c *call) follow(s engine.Session, f follow) error {
 	}
 	if exit.OOMKilled {
 		c.tellOOM(f.name, exit)
+	} else if exit.Code >= 125 || exit.Signal != 0 {
+		st := container.State{Status: container.Exited, ExitCode: exit.Code, Signal: exit.Signal, EndedBy: exit.By}
+		c.tellEnd(f.name, st.Ended())
 	}
 	if exit.Code != 0 {
 		return exitStatus(exit.Code)
@@ -96,10 +100,21 @@ func proxied() []os.Signal {
 	return sigs
 }
 
+// tellEnd says how a container ended to a person who looks on. Programs have the
+// exit code, and their standard error stays the container's.
+func (c *call) tellEnd(name, words string) {
+	if words != "" && tty.IsTerminal(c.err) {
+		fmt.Fprintf(c.err, "%s: container %q: %s\n", c.app.name, name, oneLine(words))
+	}
+}
+
 // tellOOM says in one line which limit ended the container.
 func (c *call) tellOOM(name string, e engine.Exit) {
 	text := fmt.Sprintf("container %q: out of memory: killed", name)
 	if o := e.OOM; o != nil {
+		if o.Victim != "" {
+			text += ": " + o.Victim
+		}
 		if o.Limit > 0 {
 			text += " at its limit of " + binarySize(o.Limit)
 		}

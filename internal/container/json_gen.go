@@ -89,6 +89,14 @@ func (v *State) appendJSON(b []byte) []byte {
 		b = appendKey(b, start, "error")
 		b = appendString(b, v.Error)
 	}
+	if v.Cause != "" {
+		b = appendKey(b, start, "cause")
+		b = appendString(b, v.Cause)
+	}
+	if v.EndedBy != "" {
+		b = appendKey(b, start, "endedBy")
+		b = appendString(b, v.EndedBy)
+	}
 	if !v.StartedAt.IsZero() {
 		b = appendKey(b, start, "startedAt")
 		b = appendTime(b, v.StartedAt)
@@ -157,6 +165,10 @@ func (v *State) parseJSON(l *lexer) {
 			}
 		case "error":
 			v.Error = l.str()
+		case "cause":
+			v.Cause = l.str()
+		case "endedBy":
+			v.EndedBy = l.str()
 		case "startedAt":
 			v.StartedAt = l.time()
 		case "finishedAt":
@@ -858,6 +870,10 @@ func (v *OOM) appendJSON(b []byte) []byte {
 		b = appendKey(b, start, "text")
 		b = appendString(b, v.Text)
 	}
+	if v.Victim != "" {
+		b = appendKey(b, start, "victim")
+		b = appendString(b, v.Victim)
+	}
 	return append(b, '}')
 }
 
@@ -875,6 +891,8 @@ func (v *OOM) parseJSON(l *lexer) {
 			v.Peak = l.int()
 		case "text":
 			v.Text = l.str()
+		case "victim":
+			v.Victim = l.str()
 		default:
 			l.skip()
 		}

@@ -19,15 +19,18 @@ const (
 // State is what is true of a container, as last recorded. A record that says
 // Running is believed only while the monitor's lock is held (state.Locked).
 type State struct {
-	Status     Status    `json:"status"`
-	Pid        int       `json:"pid,omitempty"`      // of init, in the host's pid namespace
-	PidStart   uint64    `json:"pidStart,omitempty"` // its start time in clock ticks: proves that Pid is still it
-	MonitorPid int       `json:"monitorPid,omitempty"`
-	ExitCode   int       `json:"exitCode"`
-	Signal     int       `json:"signal,omitempty"` // that ended init, if one did
-	OOMKilled  bool      `json:"oomKilled,omitempty"`
-	OOM        *OOM      `json:"oom,omitempty"`
-	Error      string    `json:"error,omitempty"` // why the start failed
+	Status     Status `json:"status"`
+	Pid        int    `json:"pid,omitempty"`      // of init, in the host's pid namespace
+	PidStart   uint64 `json:"pidStart,omitempty"` // its start time in clock ticks: proves that Pid is still it
+	MonitorPid int    `json:"monitorPid,omitempty"`
+	ExitCode   int    `json:"exitCode"`
+	Signal     int    `json:"signal,omitempty"` // that ended init, if one did
+	OOMKilled  bool   `json:"oomKilled,omitempty"`
+	OOM        *OOM   `json:"oom,omitempty"`
+	Error      string `json:"error,omitempty"` // why the start failed
+	Cause      string `json:"cause,omitempty"` // what usually is behind such an Error
+	// EndedBy is who sent the signal that ended it, where that was isle.
+	EndedBy    string    `json:"endedBy,omitempty"`
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	// StoppedByUser is set before a stop or kill is carried out, so that
@@ -45,6 +48,8 @@ type OOM struct {
 	Limit int64  `json:"limit"`          // bytes
 	Peak  int64  `json:"peak,omitempty"` // bytes; 0 where the kernel does not say
 	Text  string `json:"text,omitempty"`
+	// Victim is what was killed: a name and a pid of the host; "" where it is not known.
+	Victim string `json:"victim,omitempty"`
 }
 
 // Cgroup records where the container's cgroups are, so that any later process

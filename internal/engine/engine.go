@@ -72,7 +72,9 @@ type Exit struct {
 	Code      int
 	OOMKilled bool
 	OOM       *container.OOM
-	Detached  bool // the user typed the detach keys; Code means nothing
+	Signal    int    // that ended it; 0: none
+	By        string // who sent the signal, where that was isle
+	Detached  bool   // the user typed the detach keys; Code means nothing
 }
 
 // Filter is a parsed --filter: key to values (any may match), as Docker's.

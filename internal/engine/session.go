@@ -85,7 +85,7 @@ func (s *session) Wait(ctx context.Context) (Exit, error) {
 	}
 	if s.stdin == nil { // nothing to detach by: no goroutine
 		exit, err := s.conn.Wait(ctx)
-		return Exit{Code: exit.Code, OOMKilled: exit.OOMKilled, OOM: exit.OOM}, err
+		return Exit{Code: exit.Code, OOMKilled: exit.OOMKilled, OOM: exit.OOM, Signal: exit.Signal, By: exit.By}, err
 	}
 	done := make(chan result, 1)
 	go func() {
@@ -94,7 +94,7 @@ func (s *session) Wait(ctx context.Context) (Exit, error) {
 	}()
 	select {
 	case r := <-done:
-		return Exit{Code: r.exit.Code, OOMKilled: r.exit.OOMKilled, OOM: r.exit.OOM}, r.err
+		return Exit{Code: r.exit.Code, OOMKilled: r.exit.OOMKilled, OOM: r.exit.OOM, Signal: r.exit.Signal, By: r.exit.By}, r.err
 	case <-s.detached:
 		return Exit{Detached: true}, s.conn.Close()
 	}

@@ -69,6 +69,7 @@ type Exit struct {
 	OOMKilled bool           `json:"oomKilled,omitempty"`
 	OOM       *container.OOM `json:"oom,omitempty"`
 	Error     string         `json:"error,omitempty"` // why a restart failed
+	By        string         `json:"by,omitempty"`    // who sent the signal, where that was isle
 }
 
 // Role is argv[0] of a monitor.

@@ -36,6 +36,11 @@ func (m *monitor) reap() {
 		m.st.Signal = int(ws.Signal())
 		m.st.ExitCode = 128 + m.st.Signal
 	}
+	m.st.EndedBy = ""
+	if m.sent.by != "" && (!ws.Signaled() || ws.Signal() == m.sent.sig) {
+		m.st.EndedBy = m.sent.by
+	}
+	m.sent = sent{}
 	m.timers[timerStop], m.timers[timerShrink], m.timers[timerAnnounce] = time.Time{}, time.Time{}, time.Time{}
 	m.noteOOM()
 	m.endHealth()
@@ -88,7 +93,7 @@ func (m *monitor) finish() {
 	m.closeStreams()
 	m.noteDied()
 	m.cleanup()
-	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM}
+	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM, By: m.st.EndedBy}
 	again := m.restarts()
 	if again {
 		m.st.Status = container.Restarting
@@ -128,7 +133,7 @@ func (m *monitor) cleanup() {
 // who wait.
 func (m *monitor) end() {
 	m.ended = true
-	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM, Error: m.st.Error}
+	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM, Error: m.st.Error, By: m.st.EndedBy}
 	if err := m.log.Close(); err != nil && m.logErr == "" {
 		m.logErr = err.Error()
 	}

@@ -101,7 +101,7 @@ func (m *monitor) announceLate() {
 // created, with an exit code. Then the lock is free.
 func (m *monitor) refuse(err error) {
 	if m.rec.ID != "" && !m.rec.Config.AutoRemove {
-		st := container.State{Status: container.Created, ExitCode: errs.ExitEngine, Error: err.Error()}
+		st := container.State{Status: container.Created, ExitCode: errs.ExitEngine, Error: err.Error(), Cause: runtime.UsualCause(err)}
 		var old container.State
 		if state.ReadState(m.dir, &old) == nil {
 			// It has run before: what is known of that stays.

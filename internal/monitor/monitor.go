@@ -37,6 +37,7 @@ type monitor struct {
 	in         input
 	// console is the master of the container's terminal, consolePeer its other end.
 	console, consolePeer *os.File
+	sent                 sent // the last signal that isle sent
 	buf                  []byte
 
 	machine   host.Machine
@@ -298,6 +299,7 @@ func (m *monitor) fire() {
 		m.timers[i] = time.Time{}
 		switch i {
 		case timerStop:
+			m.sent = sent{unix.SIGKILL, m.sent.by + ", because it did not end when it was asked to"}
 			m.kill()
 		case timerRestart:
 			m.restart()
@@ -336,6 +338,7 @@ func (m *monitor) signal(sig unix.Signal) error {
 func (m *monitor) terminate() {
 	m.know()
 	m.quit = true
+	m.sent.by = "isle, because the machine or the session ends"
 	sig, timeout := unix.SIGTERM, 10*time.Second
 	for _, name := range [...]string{m.rec.Config.StopSignal, m.rec.Image.Config.StopSignal} {
 		if s, err := container.ParseSignal(name); err == nil && name != "" {
@@ -381,6 +384,12 @@ func (m *monitor) know() {
 	m.proc.group = cgroup.Open(cgroup.Paths(m.st.Cgroup))
 }
 
+// sent is a signal that isle sent the container, and on whose behalf.
+type sent struct {
+	sig unix.Signal
+	by  string
+}
+
 // wished remembers that the user wants the container to end, before it does:
 // restart policies, also those of a later boot, go by it.
 func (m *monitor) wished() {
@@ -410,6 +419,7 @@ func (m *monitor) halt(sig unix.Signal, timeout time.Duration) {
 		}
 		return
 	}
+	m.sent.sig = sig
 	if sig == unix.SIGKILL {
 		m.kill()
 		return

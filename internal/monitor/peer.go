@@ -97,10 +97,15 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 			return
 		}
 		p.stops = true
+		m.sent = sent{unix.Signal(sig), "isle stop"}
+		if unix.Signal(sig) == unix.SIGKILL {
+			m.sent.by = "isle kill"
+		}
 		m.stop(unix.Signal(sig), timeout)
 	case msgKill:
 		if len(b) == 2 {
 			m.wished()
+			m.sent = sent{unix.Signal(b[1]), "isle kill"}
 			err := m.signal(unix.Signal(b[1]))
 			if err == nil {
 				m.noteSignal(unix.Signal(b[1]))
@@ -110,6 +115,7 @@ func (m *monitor) handle(p *peer, b []byte, files []int) {
 		}
 	case msgSignal:
 		if len(b) == 2 {
+			m.sent = sent{unix.Signal(b[1]), "whoever watched it (the terminal, or a signal to isle run)"}
 			_ = m.signal(unix.Signal(b[1])) // nobody waits for an answer
 		}
 	case msgPause:
@@ -221,7 +227,7 @@ func encodeExit(e Exit) []byte {
 	if e.OOMKilled {
 		b[len(b)-1] = 1
 	}
-	if e.OOM == nil && e.Error == "" {
+	if e.OOM == nil && e.Error == "" && e.By == "" {
 		return b
 	}
 	more, err := json.Marshal(e)

@@ -37,6 +37,7 @@ func Look(s *Subject) (*View, error) {
 	l := &looker{s: s, v: v, pid: s.State.Pid}
 	v.Live = (s.State.Status == container.Running || s.State.Status == container.Paused) && l.pid != 0
 	if !v.Live {
+		v.Ended = s.State.Ended()
 		l.deadRoot()
 		return v, nil
 	}
