@@ -92,6 +92,8 @@ func commands() []command {
 		{paths: []string{"startup run"}, short: "Start them now, as at boot", setup: startup(startupRun)},
 		{paths: []string{"startup status"}, short: "Show whether and how they are started", setup: startup(startupStatus)},
 		{paths: []string{"volume create"}, short: "Create a volume", usage: "[OPTIONS] [VOLUME]", max: 1, setup: cmdVolumeCreate},
+		{paths: []string{"volume export"}, short: "Write a volume's files as a tar archive", usage: "[OPTIONS] VOLUME", min: 1, max: 1, setup: cmdVolumeExport},
+		{paths: []string{"volume import"}, short: "Lay a tar archive out in a volume", usage: "VOLUME [file|-]", min: 1, max: 2, setup: cmdVolumeImport},
 		{paths: []string{"volume inspect"}, short: "Show everything about volumes", usage: "[OPTIONS] VOLUME [VOLUME...]", min: 1, max: -1, setup: cmdVolumeInspect},
 		{paths: []string{"volume ls", "volume list"}, short: "List volumes", usage: "[OPTIONS]", setup: cmdVolumeList},
 		{paths: []string{"volume prune"}, short: "Remove the volumes that no container uses", usage: "[OPTIONS]", setup: cmdVolumePrune},

@@ -80,27 +80,32 @@ func cmdExport(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		if output == "" {
-			if tty.IsTerminal(c.out) {
-				return errs.New(errs.Invalid, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
-			}
-			return eng.Export(c.ctx, c.args[0], c.out)
-		}
-		// Under another name until it is whole.
-		f, err := os.CreateTemp(dirOf(output), ".isle-export-")
-		if err != nil {
-			return fmt.Errorf("failed to export container: %w", err)
-		}
-		defer os.Remove(f.Name()) //nolint:errcheck // it is renamed, or of no use
-		if err := eng.Export(c.ctx, c.args[0], f); err != nil {
-			_ = f.Close() // of no use
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		return os.Rename(f.Name(), output)
+		return c.archiveTo(output, func(out *os.File) error { return eng.Export(c.ctx, c.args[0], out) })
 	}
+}
+
+// archiveTo has f write an archive to a file, or to standard output.
+func (c *call) archiveTo(output string, f func(out *os.File) error) error {
+	if output == "" {
+		if tty.IsTerminal(c.out) {
+			return errs.New(errs.Invalid, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+		}
+		return f(c.out)
+	}
+	// Under another name until it is whole.
+	tmp, err := os.CreateTemp(dirOf(output), ".isle-export-")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", output, err)
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // it is renamed, or of no use
+	if err := f(tmp); err != nil {
+		_ = tmp.Close() // of no use
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), output)
 }
 
 func dirOf(file string) string {

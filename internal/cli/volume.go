@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,8 @@ type volumer interface {
 	InspectVolume(ctx context.Context, name string) (engine.Volume, error)
 	Volumes(ctx context.Context, f engine.Filter) ([]engine.Volume, error)
 	RemoveVolume(ctx context.Context, name string) error
+	ExportVolume(ctx context.Context, name string, out *os.File) error
+	ImportVolume(ctx context.Context, name string, in *os.File) error
 	PruneVolumes(ctx context.Context, f engine.Filter, all bool) (removed []string, bytes int64, err error)
 }
 
@@ -267,4 +270,37 @@ func (c *call) pruned(title string, gone []string) {
 		fmt.Fprintln(c.stdout(), s)
 	}
 	fmt.Fprintln(c.stdout())
+}
+
+func cmdVolumeExport(c *call) func() error {
+	output := ""
+	c.flags = []flag{{name: "output", short: 'o', v: (*stringVar)(&output), help: "Write to a file instead of STDOUT"}}
+	return func() error {
+		eng, err := c.volumer()
+		if err != nil {
+			return err
+		}
+		return c.archiveTo(output, func(out *os.File) error { return eng.ExportVolume(c.ctx, c.args[0], out) })
+	}
+}
+
+func cmdVolumeImport(c *call) func() error {
+	return func() error {
+		eng, err := c.volumer()
+		if err != nil {
+			return err
+		}
+		name := "-"
+		if len(c.args) == 2 {
+			name = c.args[1]
+		}
+		in, err := c.inputFile(name)
+		if err != nil {
+			return err
+		}
+		if in != c.in {
+			defer in.Close()
+		}
+		return eng.ImportVolume(c.ctx, c.args[0], in)
+	}
 }

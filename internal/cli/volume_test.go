@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +48,17 @@ func (m *volumeMemory) Volumes(context.Context, engine.Filter) ([]engine.Volume,
 
 func (m *volumeMemory) RemoveVolume(ctx context.Context, name string) error {
 	_, err := m.InspectVolume(ctx, name)
+	return err
+}
+
+func (m *volumeMemory) ExportVolume(_ context.Context, name string, out *os.File) error {
+	_, err := out.WriteString("archive of " + name)
+	return err
+}
+
+func (m *volumeMemory) ImportVolume(_ context.Context, name string, in *os.File) error {
+	b, err := io.ReadAll(in)
+	m.note("volume import %s %q", name, b)
 	return err
 }
 
@@ -103,6 +116,8 @@ func TestVolumeCommands(t *testing.T) {
 		{args: []string{"volume", "create", "--type", "mount", "x"}, want: result{125, "", "isle: --type: volumes of a swarm\n"}},
 		{args: []string{"volume", "rm", "nope", "data"}, want: result{1, "data\n", "isle: get nope: no such volume\n"}},
 		{args: []string{"volume", "rm", "-f", "nope"}, want: result{0, "nope\n", ""}},
+		{args: []string{"volume", "export", "data"}, want: result{0, "archive of data", ""}},
+		{args: []string{"volume", "import", "data"}, in: "tar", want: result{0, "", ""}, call: `volume import data "tar"`},
 		{args: []string{"volume", "prune"}, in: "n\n", want: result{0, "WARNING! This will remove anonymous local volumes not used by at least one container.\nAre you sure you want to continue? [y/N] ", ""}},
 		{args: []string{"inspect", "--type", "volume", "-f", "{{.Name}}", "data"}, want: result{0, "data\n", ""}},
 	} {

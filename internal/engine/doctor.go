@@ -112,7 +112,7 @@ func (e *Engine) leftovers() (found []string, err error) {
 			graves++
 		}
 	}
-	for _, d := range entries(e.env.Layers()) {
+	for _, d := range append(entries(e.env.Layers()), entries(e.env.Volumes())...) {
 		if strings.HasPrefix(d, ".stage-") || strings.HasPrefix(d, ".gone-") {
 			stages++
 		}
@@ -123,7 +123,7 @@ func (e *Engine) leftovers() (found []string, err error) {
 		}
 	}
 	count(graves, "container that is not removed completely", "containers that are not removed completely")
-	count(stages, "unfinished layer", "unfinished layers")
+	count(stages, "unfinished layer or volume", "unfinished layers or volumes")
 	count(socks, "socket of a container that is gone", "sockets of containers that are gone")
 	return found, nil
 }
@@ -166,7 +166,7 @@ func (e *Engine) tidy() (done []string, err error) {
 		return nil, err
 	}
 	monitor.SweepStore(e.env, e.removeTree)
-	err = e.inside(workSweepLayers, e.env.Layers())
+	err = e.inside(workSweepLayers, e.env.Layers(), e.env.Volumes())
 	ids := make([]string, len(all))
 	for i, c := range all {
 		ids[i] = c.ID

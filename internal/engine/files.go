@@ -109,6 +109,9 @@ func filesMain(env config.Env, request string) int {
 }
 
 func doFiles(env config.Env, w fileWork, in, out *os.File) error {
+	if w.Op == filesVolumeIn || w.Op == filesVolumeOut {
+		return doVolume(env, &w, in, out)
+	}
 	eng, err := Open(env)
 	if err != nil {
 		return err

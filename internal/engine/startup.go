@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/program"
@@ -167,7 +165,7 @@ func (e *Engine) StartupStatus(context.Context) (s Startup, err error) {
 	}
 	if systemd() {
 		p := e.unitPath()
-		if unix.Access(p, unix.F_OK) != nil {
+		if _, err := os.Stat(p); errors.Is(err, os.ErrNotExist) {
 			s.How = "not set up"
 			return s, nil
 		}

@@ -108,10 +108,9 @@ func (e *Engine) volumesFrom(rec *container.Record) error {
 
 // removeVolume removes a volume and its files, whoever owns them.
 func (e *Engine) removeVolume(name string) error {
-	err := e.volumes().Remove(name)
-	if err != nil && !errors.Is(err, errs.NotFound) && e.env.Rootless {
-		err = e.inside(workRemoveVolume, name)
-	}
+	// At once where the owners' ids are known: a removal that got stuck half-way
+	// would have taken the name away already.
+	err := e.inside(workRemoveVolume, name)
 	if err == nil {
 		e.tell("volume", "destroy", name, map[string]string{"driver": "local"})
 	}

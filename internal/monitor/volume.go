@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +41,11 @@ func (b *launcher) volumes(who spec.User) (map[string]string, error) {
 			if err := bindSource(mt); err != nil {
 				return nil, err
 			}
+			if mt.Chown {
+				if err := b.chown(mt.Source, who); err != nil {
+					return nil, err
+				}
+			}
 		case "volume":
 			name := m.rec.Volumes[target]
 			if name == "" {
@@ -54,6 +61,11 @@ func (b *launcher) volumes(who spec.User) (map[string]string, error) {
 			}
 			if err := b.giveVolume(vols.Path(name), who); err != nil {
 				return nil, err
+			}
+			if mt.Chown {
+				if err := b.chown(vols.Path(name), who); err != nil {
+					return nil, err
+				}
 			}
 			dirs[target] = vols.Path(name)
 			if mt.Subpath != "" {
@@ -73,6 +85,42 @@ func (b *launcher) volumes(who spec.User) (map[string]string, error) {
 		}
 	}
 	return dirs, nil
+}
+
+// chown gives a source and all in it to the container's user (:U), as the container
+// will see it.
+func (b *launcher) chown(source string, who spec.User) error {
+	maps := &b.m.maps
+	real, err := filepath.EvalSymlinks(source)
+	if err != nil {
+		return err
+	}
+	if systemDir(real) {
+		return errs.New(errs.Invalid, "mount source %q: option U would change the owner of a directory of the system", source)
+	}
+	if err := storage.ChownTree(real, outside(maps.uids, who.UID), outside(maps.gids, who.GID)); err != nil {
+		err = fmt.Errorf("mount source %q: option U: %w", source, err)
+		if b.m.env.Rootless && errors.Is(err, unix.EPERM) {
+			return errs.Hint(err, "an ordinary user can give away only files of its own and of its subordinate ids")
+		}
+		return err
+	}
+	return nil
+}
+
+// systemDir reports whether a directory belongs to the system: giving it away, with
+// all that is in it, would break the machine.
+func systemDir(dir string) bool {
+	switch dir {
+	case "/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/tmp":
+		return true
+	}
+	first, _, _ := strings.Cut(dir[1:], "/")
+	switch first {
+	case "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "sys", "usr":
+		return true
+	}
+	return strings.HasPrefix(dir, "/var/lib/") && strings.Count(dir, "/") == 3 || strings.HasPrefix(dir, "/home/") && strings.Count(dir, "/") == 2
 }
 
 // bindSource makes sure that the source of a bind mount is there. What it leads

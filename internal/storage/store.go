@@ -257,5 +257,8 @@ func random() string {
 // A directory that is not there is removed already.
 func RemoveTree(dir string) error { return tree.Remove(dir) }
 
+// ChownTree gives dir and everything in it to uid and gid.
+func ChownTree(dir string, uid, gid int) error { return tree.Chown(dir, uid, gid) }
+
 // TreeSize returns how much dir and everything in it take on disk.
 func TreeSize(dir string) (bytes, inodes int64, err error) { return tree.Size(dir) }
