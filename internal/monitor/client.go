@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -93,6 +94,13 @@ func Spawn(env config.Env, ns *userns.Namespace) (*Conn, error) {
 	if err != nil || strings.HasSuffix(exe, " (deleted)") {
 		exe = "/proc/self/exe" // replaced by a newer version; the old one goes on
 	}
+	// Go's runtime has a thread that looks around every 20 µs at first. In a
+	// monitor it finds nothing to do, and takes the time from those who have. It
+	// inherits how late it may be woken (PR_SET_TIMERSLACK in prctl(2)).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, lazy, 0, 0, 0) // it is only time
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)  //nolint:errcheck // back to what it was
 	var pid int
 	if ns == nil {
 		pid, err = spawnHere(exe, environ, theirs)
@@ -110,6 +118,13 @@ func Spawn(env config.Env, ns *userns.Namespace) (*Conn, error) {
 	c.pid = pid
 	return c, nil
 }
+
+// The timer slack of a monitor's threads, in nanoseconds; its main thread, and
+// the container that is cloned from it, have the usual one.
+const (
+	lazy   = 500_000
+	prompt = 50_000
+)
 
 // spawnInside starts the monitor in the user's namespaces.
 func spawnInside(exe string, environ []string, sock *os.File, ns *userns.Namespace) (pid int, err error) {

@@ -33,6 +33,7 @@ func Main(args []string) int {
 	// The kernel ties the container's parent-death signal to this thread, the
 	// main one, which lives as long as the process.
 	runtime.LockOSThread()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, prompt, 0, 0, 0) // see Spawn
 	m := &monitor{listener: -1, in: input{fd: -1}}
 	first := &peer{fd: controlFD, stdin: -1}
 	unix.CloseOnExec(controlFD)
