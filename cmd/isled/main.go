@@ -39,10 +39,12 @@ func main() {
 		os.Exit(pull.SearchMain(ctx, os.Args[2:]))
 	case "manifest":
 		os.Exit(pull.ManifestMain(ctx, os.Args[2:]))
+	case "check":
+		os.Exit(pull.CheckMain(ctx, os.Args[2:]))
 	case "network": // name server and, for ordinary users, the way out
 		os.Exit(uplink.Main())
 	default:
-		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: network, pull, push, load, save, import, commit, login, logout, search, manifest\nisled is started by isle; see isle --help\n", role)
+		fmt.Fprintf(os.Stderr, "isled: %q is none of its roles: network, pull, push, load, save, import, commit, login, logout, search, manifest, check\nisled is started by isle; see isle --help\n", role)
 		os.Exit(2)
 	}
 }

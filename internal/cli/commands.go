@@ -100,6 +100,10 @@ func commands() []command {
 		{paths: []string{"volume rm", "volume remove"}, short: "Remove volumes that no container uses", usage: "[OPTIONS] VOLUME [VOLUME...]", min: 1, max: -1, setup: cmdVolumeRm},
 		{paths: []string{"container inspect"}, short: "Show everything about containers", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdContainerInspect},
 		{paths: []string{"container prune"}, short: "Remove all containers that do not run", usage: "[OPTIONS]", setup: cmdContainerPrune},
+		{paths: []string{"image prune"}, short: "Remove images that no container uses", usage: "[OPTIONS]", setup: cmdImagePrune},
+		{paths: []string{"system check"}, short: "Compare all that is stored with what it should be, and repair it", usage: "[OPTIONS]", setup: cmdSystemCheck},
+		{paths: []string{"system df"}, short: "Show what containers, images and volumes take on disk", usage: "[OPTIONS]", setup: cmdSystemDf},
+		{paths: []string{"system prune"}, short: "Remove what is not in use", usage: "[OPTIONS]", setup: cmdSystemPrune},
 		{paths: []string{"image inspect"}, short: "Show everything about images", usage: "[OPTIONS] IMAGE [IMAGE...]", min: 1, max: -1, setup: cmdImageInspect},
 
 		{paths: []string{"__complete"}, usage: "[WORD...]", max: -1, wordsEndFlags: true, setup: cmdComplete},

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +35,13 @@ func cmdImages(c *call) func() error {
 			}
 			o.filter["reference"] = append(o.filter["reference"], c.args[0])
 		}
+		for i, v := range o.filter["until"] {
+			t, err := parseMoment("until", v, time.Now())
+			if err != nil {
+				return err
+			}
+			o.filter["until"][i] = t.Format(time.RFC3339Nano)
+		}
 		eng, err := c.engine()
 		if err != nil {
 			return err
@@ -53,17 +61,21 @@ func cmdImages(c *call) func() error {
 			return nil
 		}
 		l := &list{
-			text:    o.format,
-			columns: []string{"Repository", "Tag", "ID", "CreatedSince", "Size"},
-			headings: map[string]string{
-				"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT",
-				"Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
-			},
+			text:     o.format,
+			columns:  []string{"Repository", "Tag", "ID", "CreatedSince", "Size"},
+			headings: imageHeadings(),
 		}
 		if o.digests {
 			l.columns = []string{"Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"}
 		}
 		return l.print(c.app, len(rows), func(i int) row { return &rows[i] })
+	}
+}
+
+func imageHeadings() map[string]string {
+	return map[string]string{
+		"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT",
+		"Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
 	}
 }
 
@@ -73,6 +85,7 @@ type imageRow struct {
 	repo, tag, digest string
 	trunc             bool
 	now               time.Time
+	usage             *engine.ImageUsage // nil: not asked for
 }
 
 // imageRows gives every name of every image its row, as Docker does: an image
@@ -153,7 +166,17 @@ func (r *imageRow) Field(name string, args []any) (any, bool) {
 	case "VirtualSize":
 		return humanSize(r.img.Size, 4), true
 	case "Containers", "SharedSize", "UniqueSize":
-		return "N/A", true
+		if r.usage == nil {
+			return "N/A", true
+		}
+		switch name {
+		case "Containers":
+			return strconv.Itoa(r.usage.Containers), true
+		case "SharedSize":
+			return humanSize(r.usage.Shared, 4), true
+		default:
+			return humanSize(r.img.Size-r.usage.Shared, 4), true
+		}
 	}
 	return nil, false
 }

@@ -22,7 +22,7 @@ type networker interface {
 	CreateNetwork(ctx context.Context, r network.Request) (*network.Network, error)
 	InspectNetwork(ctx context.Context, ref string) (*network.Network, []*engine.Container, error)
 	RemoveNetwork(ctx context.Context, ref string) (string, error)
-	PruneNetworks(ctx context.Context, f engine.Filter) ([]string, error)
+	PruneNetworks(ctx context.Context, o engine.PruneOptions) ([]string, error)
 	ConnectNetwork(ctx context.Context, ref string, ep container.Endpoint) error
 	DisconnectNetwork(ctx context.Context, name, ref string, force bool) error
 }
@@ -379,33 +379,23 @@ func cmdNetworkPrune(c *call) func() error {
 	var force bool
 	var filter engine.Filter
 	c.flags = []flag{
-		{name: "filter", v: (*filterVar)(&filter), help: "Remove those only that match (label)"},
+		{name: "filter", v: (*filterVar)(&filter), help: `Remove those only that match ("until=24h", "label=KEY")`},
 		{name: "force", short: 'f', v: (*boolVar)(&force), help: "Do not ask"},
 	}
 	return func() error {
+		o, err := pruneOptions(filter, time.Now())
+		if err != nil {
+			return err
+		}
 		eng, err := c.networker()
 		if err != nil {
 			return err
 		}
-		if !force {
-			fmt.Fprint(c.stdout(), "WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ")
-			if err := c.flush(); err != nil {
-				return err
-			}
-			var b [64]byte
-			n, _ := c.in.Read(b[:]) // nothing read is a no
-			if a := strings.ToLower(strings.TrimSpace(string(b[:n]))); a != "y" && a != "yes" {
-				return nil
-			}
+		if !force && !c.confirm("WARNING! This will remove all custom networks not used by at least one container.") {
+			return nil
 		}
-		gone, err := eng.PruneNetworks(c.ctx, filter)
-		if len(gone) > 0 {
-			fmt.Fprintln(c.stdout(), "Deleted Networks:")
-			for _, n := range gone {
-				fmt.Fprintln(c.stdout(), n)
-			}
-			fmt.Fprintln(c.stdout())
-		}
+		gone, err := eng.PruneNetworks(c.ctx, o)
+		c.pruned("Deleted Networks:", gone)
 		return err
 	}
 }

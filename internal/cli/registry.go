@@ -311,6 +311,7 @@ func cmdSearch(c *call) func() error {
 		if err != nil {
 			return err
 		}
+		asJSON := o.format == "json" || strings.Contains(o.format, "json .")
 		l := &list{
 			text:    o.format,
 			columns: []string{"Name", "Description", "StarCount", "IsOfficial"},
@@ -318,7 +319,7 @@ func cmdSearch(c *call) func() error {
 				"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL", "IsAutomated": "AUTOMATED",
 			},
 		}
-		return l.print(c.app, len(found), func(i int) row { return &foundRow{&found[i], !o.noTrunc} })
+		return l.print(c.app, len(found), func(i int) row { return &foundRow{&found[i], !o.noTrunc, asJSON} })
 	}
 }
 
@@ -326,10 +327,11 @@ func cmdSearch(c *call) func() error {
 type foundRow struct {
 	f     *engine.Found
 	trunc bool
+	json  bool // Docker writes true and false there, and [OK] or nothing elsewhere
 }
 
 func (r *foundRow) keys() []string {
-	return []string{"Description", "IsAutomated", "IsOfficial", "Name", "StarCount"}
+	return []string{"Description", "IsOfficial", "Name", "StarCount"}
 }
 
 // Field implements format.Object.
@@ -349,15 +351,18 @@ func (r *foundRow) Field(name string, args []any) (any, bool) {
 	case "StarCount":
 		return strconv.Itoa(r.f.Stars), true
 	case "IsOfficial":
-		return okMark(r.f.Official), true
+		return r.mark(r.f.Official), true
 	case "IsAutomated":
-		return okMark(r.f.Automated), true
+		return r.mark(r.f.Automated), true
 	}
 	return nil, false
 }
 
-func okMark(b bool) string {
-	if b {
+func (r *foundRow) mark(b bool) string {
+	switch {
+	case r.json:
+		return strconv.FormatBool(b)
+	case b:
 		return "[OK]"
 	}
 	return ""

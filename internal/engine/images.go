@@ -1,12 +1,16 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
+	"strconv"
+	"time"
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/image"
@@ -73,6 +77,9 @@ func (e *Engine) Pull(ctx context.Context, ref string, o PullOptions) (Pulled, e
 		args = append(args, "--all-tags")
 	}
 	err := e.server(ctx, &p, o.Progress, nil, append(args, ref)...)
+	if err == nil {
+		e.tell("image", "pull", ref, map[string]string{"name": p.Name})
+	}
 	return p, err
 }
 
@@ -87,6 +94,9 @@ func (e *Engine) Load(ctx context.Context, r *os.File, quiet bool) ([]string, er
 		args = append(args, "--quiet")
 	}
 	err := e.server(ctx, &res, os.Stderr, r, args...)
+	for _, n := range res.Loaded {
+		e.tell("image", "load", n, map[string]string{"name": n})
+	}
 	return res.Loaded, err
 }
 
@@ -109,6 +119,9 @@ func (e *Engine) Import(ctx context.Context, r *os.File, ref string, changes []s
 		args = append(args, ref)
 	}
 	err := e.server(ctx, &res, os.Stderr, r, args...)
+	if err == nil {
+		e.tell("image", "import", res.ID, map[string]string{"name": cmp.Or(ref, res.ID)})
+	}
 	return res.ID, err
 }
 
@@ -118,9 +131,13 @@ func (e *Engine) Images(_ context.Context, f Filter, _ bool) ([]image.Image, err
 	if err != nil {
 		return nil, err
 	}
+	m, err := e.imageMatcher(f)
+	if err != nil {
+		return nil, err
+	}
 	out := all[:0]
 	for _, img := range all {
-		if imageMatches(e, &img, f) {
+		if m.keep(&img) {
 			out = append(out, img)
 		}
 	}
@@ -134,15 +151,19 @@ func (e *Engine) InspectImage(_ context.Context, ref string) (*image.Image, erro
 }
 
 // Tag gives an image a further name.
-func (e *Engine) Tag(_ context.Context, src, dst string) error { return e.images.Tag(src, dst) }
+func (e *Engine) Tag(_ context.Context, src, dst string) error {
+	err := e.images.Tag(src, dst)
+	if err == nil {
+		e.tell("image", "tag", src, map[string]string{"name": dst})
+	}
+	return err
+}
 
-// RemoveImage takes a name off an image and, when it was the last, removes the
-// image with every blob and layer that no other image or container needs. It
-// returns Docker's "Untagged: …" and "Deleted: …" lines, also beside an error.
-func (e *Engine) RemoveImage(_ context.Context, ref string, force, _ bool) ([]string, error) {
+// keep tells what the containers need of the images.
+func (e *Engine) keep() (image.Keep, error) {
 	all, err := e.loadAll()
 	if err != nil {
-		return nil, err
+		return image.Keep{}, err
 	}
 	needed := map[string]bool{}
 	for i := range all {
@@ -150,7 +171,7 @@ func (e *Engine) RemoveImage(_ context.Context, ref string, force, _ bool) ([]st
 			needed[l] = true
 		}
 	}
-	did, err := e.images.Remove(ref, force, image.Keep{
+	return image.Keep{
 		Users: func(id string) []image.User {
 			var us []image.User
 			for i := range all {
@@ -162,39 +183,149 @@ func (e *Engine) RemoveImage(_ context.Context, ref string, force, _ bool) ([]st
 		},
 		Layer:     func(diffID string) bool { return needed[diffID] },
 		DropLayer: e.layers.Drop,
-	})
-	if len(did.Layers) > 0 {
-		err = errors.Join(err, e.inside(workSweepLayers, e.env.Layers()))
-	}
-	return did.Lines(), err
+	}, nil
 }
 
-var imageFilters = [...]string{"before", "dangling", "label", "reference", "since", "until"}
+// removed finishes a removal: the files of the layers go, and it is told.
+func (e *Engine) removed(did image.Removal) error {
+	for _, d := range did.Done {
+		switch {
+		case d.Untagged != "":
+			e.tell("image", "untag", d.Untagged, map[string]string{"name": d.Untagged})
+		case !slices.Contains(did.Layers, d.Deleted):
+			e.tell("image", "delete", d.Deleted, map[string]string{"name": d.Deleted})
+		}
+	}
+	if len(did.Layers) == 0 {
+		return nil
+	}
+	return e.inside(workSweepLayers, e.env.Layers())
+}
 
-func imageMatches(e *Engine, img *image.Image, f Filter) bool {
+// RemoveImage takes a name off an image and, when it was the last, removes the
+// image with every blob and layer that no other image or container needs. It
+// returns Docker's "Untagged: …" and "Deleted: …" lines, also beside an error.
+func (e *Engine) RemoveImage(_ context.Context, ref string, force, _ bool) ([]string, error) {
+	keep, err := e.keep()
+	if err != nil {
+		return nil, err
+	}
+	did, err := e.images.Remove(ref, force, keep)
+	return did.Lines(), errors.Join(err, e.removed(did))
+}
+
+// PruneImages removes the images without a tag that no container uses, or with
+// all those that no container uses, and of these what o selects. Beside what went
+// it returns how many bytes the blobs and the files of the layers took.
+func (e *Engine) PruneImages(_ context.Context, o PruneOptions, all bool) (done []image.Removed, bytes int64, err error) {
+	for key, values := range o.Filter {
+		switch key {
+		case "label", "label!":
+		case "dangling":
+			// Docker has -a send dangling=false, and takes it from users too.
+			for _, v := range values {
+				only, ok := truth(v)
+				if !ok {
+					return nil, 0, errs.New(errs.Invalid, "invalid filter 'dangling=%s'", v)
+				}
+				all = all || !only
+			}
+		default:
+			return nil, 0, errs.New(errs.Invalid, "invalid filter '%s'", key)
+		}
+	}
+	keep, err := e.keep()
+	if err != nil {
+		return nil, 0, err
+	}
+	var files int64
+	keep.DropLayer = func(diffID string) error {
+		n, err := e.layers.Size(diffID)
+		if err != nil {
+			n = 0 // damaged, which is no reason to keep it
+		}
+		files += n
+		return e.layers.Drop(diffID)
+	}
+	did, err := e.images.Prune(all, func(img *image.Image) bool {
+		return (o.Until.IsZero() || img.Created.Before(o.Until)) && labelsSelected(img.Config.Labels, o.Filter)
+	}, keep)
+	err = errors.Join(err, e.removed(did))
+	bytes = did.Bytes + files
+	e.tell("image", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(bytes, 10)})
+	return did.Done, bytes, err
+}
+
+// imageMatcher is the filter of images.
+type imageMatcher struct {
+	f                    Filter
+	before, since, until time.Time
+}
+
+func (e *Engine) imageMatcher(f Filter) (*imageMatcher, error) {
+	m := &imageMatcher{f: f}
 	for key, values := range f {
-		ok := key == "label"
 		for _, v := range values {
-			one := false
 			switch key {
+			case "label", "reference":
 			case "dangling":
-				one = (len(img.Tags) == 0) == (v == "true" || v == "1")
-			case "label":
-				ok = ok && labelMatches(img.Config.Labels, v)
-				continue
-			case "reference":
-				for _, t := range img.Tags {
-					one = one || referenceMatches(t, v)
+				if _, ok := truth(v); !ok {
+					return nil, errs.New(errs.Invalid, "invalid filter 'dangling=%s'", v)
+				}
+			case "until":
+				t, err := time.Parse(time.RFC3339Nano, v) // the front doors know the other ways to write it
+				if err != nil {
+					return nil, errs.New(errs.Invalid, "invalid filter 'until=%s'", v)
+				}
+				if m.until.IsZero() || t.Before(m.until) {
+					m.until = t
 				}
 			case "before", "since":
-				if other, err := e.images.Inspect(v); err == nil {
-					one = key == "before" && img.Created.Before(other.Created) || key == "since" && img.Created.After(other.Created)
+				img, err := e.images.Inspect(v)
+				if err != nil {
+					return nil, err
+				}
+				if key == "before" && (m.before.IsZero() || img.Created.Before(m.before)) {
+					m.before = img.Created
+				}
+				if key == "since" && (m.since.IsZero() || img.Created.After(m.since)) {
+					m.since = img.Created
+				}
+			default:
+				return nil, errs.New(errs.Invalid, "invalid filter '%s'", key)
+			}
+		}
+	}
+	return m, nil
+}
+
+// keep reports whether an image is listed, and leaves it the names that match.
+func (m *imageMatcher) keep(img *image.Image) bool {
+	c := img.Created
+	if !m.before.IsZero() && !c.Before(m.before) || !m.since.IsZero() && !c.After(m.since) || !m.until.IsZero() && !c.Before(m.until) {
+		return false
+	}
+	for key, values := range m.f {
+		switch key {
+		case "dangling":
+			if !slices.ContainsFunc(values, func(v string) bool { b, _ := truth(v); return b == (len(img.Tags) == 0) }) {
+				return false
+			}
+		case "label":
+			for _, v := range values {
+				if !labelMatches(img.Config.Labels, v) {
+					return false
 				}
 			}
-			ok = ok || one
-		}
-		if !ok {
-			return false
+		case "reference":
+			match := func(name string) bool {
+				return slices.ContainsFunc(values, func(v string) bool { return referenceMatches(name, v) })
+			}
+			img.Tags = slices.DeleteFunc(img.Tags, func(t string) bool { return !match(t) })
+			img.Digests = slices.DeleteFunc(img.Digests, func(d string) bool { return !match(d) })
+			if len(img.Tags)+len(img.Digests) == 0 {
+				return false
+			}
 		}
 	}
 	return true
@@ -213,20 +344,6 @@ func referenceMatches(tag, pattern string) bool {
 		}
 	}
 	return false
-}
-
-// CheckImageFilter refuses a filter key that images does not know.
-func CheckImageFilter(f Filter) error {
-	for key := range f {
-		known := false
-		for _, k := range imageFilters {
-			known = known || k == key
-		}
-		if !known {
-			return errs.New(errs.Invalid, "invalid filter '%s'", key)
-		}
-	}
-	return nil
 }
 
 // Info tells about this engine and machine.

@@ -112,9 +112,15 @@ func (e *Engine) RemoveNetwork(_ context.Context, ref string) (string, error) {
 	return n.Name, nil
 }
 
-// PruneNetworks removes the networks that no container, running or not, wants.
-func (e *Engine) PruneNetworks(ctx context.Context, f Filter) ([]string, error) {
-	all, err := e.Networks(ctx, f)
+// PruneNetworks removes the networks that no container, running or not, wants,
+// and of these what o selects.
+func (e *Engine) PruneNetworks(ctx context.Context, o PruneOptions) ([]string, error) {
+	for key := range o.Filter {
+		if key != "label" && key != "label!" {
+			return nil, errs.New(errs.Invalid, "invalid filter '%s'", key)
+		}
+	}
+	all, err := e.Networks(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +141,7 @@ func (e *Engine) PruneNetworks(ctx context.Context, f Filter) ([]string, error) 
 	}
 	var gone []string
 	for _, n := range all {
-		if used[n.Name] || used[n.ID] {
+		if used[n.Name] || used[n.ID] || !o.Until.IsZero() && !n.Created.Before(o.Until) || !labelsSelected(n.Labels, o.Filter) {
 			continue
 		}
 		if _, err := e.RemoveNetwork(ctx, n.Name); err != nil {

@@ -44,6 +44,9 @@ func (e *Engine) Push(ctx context.Context, ref string, o PushOptions) ([]Pushed,
 		Pushed []Pushed `json:"pushed"`
 	}
 	err := e.server(ctx, &res, o.Progress, nil, append(args, ref)...)
+	for _, p := range res.Pushed {
+		e.tell("image", "push", p.Name, map[string]string{"name": p.Name})
+	}
 	return res.Pushed, err
 }
 
@@ -56,7 +59,13 @@ func (e *Engine) Save(ctx context.Context, refs []string, platform string, out *
 	var res struct {
 		Bytes int64 `json:"bytes"`
 	}
-	return e.server(ctx, &res, os.Stderr, out, append(append(args, "--"), refs...)...)
+	err := e.server(ctx, &res, os.Stderr, out, append(append(args, "--"), refs...)...)
+	if err == nil {
+		for _, r := range refs {
+			e.tell("image", "save", r, map[string]string{"name": r})
+		}
+	}
+	return err
 }
 
 // Login is what a login did.

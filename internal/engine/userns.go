@@ -35,6 +35,7 @@ const (
 	workSweepLayers   = "sweep-layers"
 	workRemoveVolume  = "remove-volume"
 	workRemoveNetwork = "remove-network"
+	workSizes         = "sizes"
 )
 
 // work does one piece of work in this process.
@@ -91,6 +92,9 @@ func UsernsMain(args []string) int {
 	}
 	if err == nil && args[1] == workLook {
 		return lookMain(env)
+	}
+	if err == nil && args[1] == workSizes {
+		return sizesMain(args[2:])
 	}
 	if err == nil {
 		err = work(env, args[1], args[2:])

@@ -18,6 +18,9 @@ type Content struct {
 	Config   []byte
 	Layers   []Layer // as the manifest has them, lowest first, with diff ids
 	Names    []Name  // each with a tag or a digest, not both
+	// Replace records the image as it is here also where the store has all of it
+	// in another packing, which goes with the next sweep.
+	Replace bool
 }
 
 // Put records an image under names and returns it, and whether any of it was
@@ -76,7 +79,7 @@ func (s *Store) Put(c Content) (img *Image, added bool, Err error) {
 	defer func() { Err = errors.Join(Err, lock.Close()) }()
 	old, err := s.byID(img.ID)
 	switch {
-	case err == nil && s.complete(old):
+	case err == nil && s.complete(old) && !c.Replace:
 		// The same configuration may come with layers packed in another way.
 		// What is there can be handed on; what came now may lack blobs, as
 		// layers that are unpacked already are not fetched.

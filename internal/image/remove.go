@@ -41,6 +41,7 @@ type Removal struct {
 	Done   []Removed // in order, as Docker reports it, layers included
 	Layers []string  // diff ids of the layers that nothing needs any more
 	Bytes  int64     // of deleted blobs
+	Count  int       // of deleted blobs and layers
 }
 
 // Lines returns Docker's "Untagged: …" and "Deleted: …".
@@ -204,11 +205,28 @@ func (s *Store) Collect(present []string, keep Keep) (did Removal, Err error) {
 	return did, err
 }
 
+// Orphans tells what Collect would delete.
+func (s *Store) Orphans(present []string, keep Keep) (did Removal, Err error) {
+	lock, err := s.lock()
+	if err != nil {
+		return did, err
+	}
+	defer func() { Err = errors.Join(Err, lock.Close()) }()
+	keep.DropLayer = nil
+	err = s.drop(present, keep, &did, func(string) error { return nil })
+	return did, err
+}
+
 // sweep is Collect under the lock.
 func (s *Store) sweep(layers []string, keepParts bool, keep Keep, did *Removal) error {
 	if err := s.sweepTmp(keepParts); err != nil {
 		return err
 	}
+	return s.drop(layers, keep, did, os.Remove)
+}
+
+// drop removes the blobs and layers that nobody needs.
+func (s *Store) drop(layers []string, keep Keep, did *Removal, remove func(path string) error) error {
 	need, err := s.leased()
 	if err != nil {
 		return err
@@ -239,7 +257,7 @@ func (s *Store) sweep(layers []string, keepParts bool, keep Keep, did *Removal) 
 		path := s.blobFile(b)
 		fi, err := os.Lstat(path)
 		if err == nil {
-			err = os.Remove(path)
+			err = remove(path)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -248,6 +266,7 @@ func (s *Store) sweep(layers []string, keepParts bool, keep Keep, did *Removal) 
 			return err
 		}
 		did.Bytes += fi.Size()
+		did.Count++
 	}
 	// The uppermost first, as Docker lists them.
 	for _, d := range slices.Backward(layers) {
@@ -261,14 +280,16 @@ func (s *Store) sweep(layers []string, keepParts bool, keep Keep, did *Removal) 
 			}
 		}
 		did.Layers = append(did.Layers, d)
+		did.Count++
 		did.Done = append(did.Done, Removed{Deleted: d})
 	}
 	return nil
 }
 
-// Prune removes the images without a name, or with all those that no
-// container uses, as `docker image prune` does.
-func (s *Store) Prune(all bool, keep Keep) (did Removal, Err error) {
+// Prune removes the images without a tag, or with all those that no container
+// uses, as `docker image prune` does; of these only the ones that want chooses,
+// unless it is nil.
+func (s *Store) Prune(all bool, want func(*Image) bool, keep Keep) (did Removal, Err error) {
 	lock, err := s.lock()
 	if err != nil {
 		return did, err
@@ -287,6 +308,11 @@ func (s *Store) Prune(all bool, keep Keep) (did Removal, Err error) {
 		tagged := slices.ContainsFunc(names[id], func(n Name) bool { return n.Tag != "" })
 		if tagged && !all || len(keep.users(id)) > 0 {
 			continue
+		}
+		if want != nil {
+			if img, err := s.byID(id); err != nil || !want(img) {
+				continue // a damaged record says nothing of what it is asked for
+			}
 		}
 		for _, n := range names[id] {
 			if err := s.dropName(n); err != nil {

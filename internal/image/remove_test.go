@@ -157,11 +157,11 @@ func TestPrune(t *testing.T) {
 		}
 		return nil
 	}}
-	did, err := s.Prune(false, keep)
+	did, err := s.Prune(false, nil, keep)
 	if err != nil || !slices.Contains(did.Lines(), "Deleted: "+a.id) || slices.Contains(did.Lines(), "Deleted: "+b.id) {
 		t.Errorf("%q %v", did.Lines(), err)
 	}
-	did, err = s.Prune(true, keep)
+	did, err = s.Prune(true, nil, keep)
 	if err != nil || !slices.Contains(did.Lines(), "Deleted: "+b.id) || slices.Contains(did.Lines(), "Deleted: "+c.id) {
 		t.Errorf("%q %v", did.Lines(), err)
 	}

@@ -67,7 +67,7 @@ func TestPutsAndRemovesAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	check(t, s)
-	if _, err := s.Prune(true, Keep{}); err != nil {
+	if _, err := s.Prune(true, nil, Keep{}); err != nil {
 		t.Fatal(err)
 	}
 	check(t, s)

@@ -39,6 +39,8 @@ type Puller struct {
 	Images *image.Store
 	Layers *storage.Store
 	Client *registry.Client
+	// Containers is the directory of the containers, for a check.
+	Containers string
 	// Builtin is the image that is had without a registry.
 	Builtin Builtin
 
@@ -239,7 +241,7 @@ func (o Options) warnings() io.Writer {
 // for this platform and whole.
 func (p *Puller) upToDate(ctx context.Context, name image.Name, platform image.Platform) (Result, bool) {
 	img, err := p.Images.Inspect(name.String())
-	if err != nil || !platform.Runs(img.Platform()) {
+	if err != nil || !platform.Runs(img.Platform()) || !p.Images.HasBlob(img.ID) || !p.Images.HasBlob(img.Manifest) {
 		return Result{}, false
 	}
 	for _, l := range img.Layers {

@@ -82,20 +82,24 @@ func (p *Puller) Push(ctx context.Context, o PushOptions) (_ []Pushed, Err error
 		return nil, err
 	}
 	var names []image.Name
+	others := false
 	for _, img := range list {
 		for _, t := range img.Tags {
 			n, err := image.ParseName(t)
-			if err == nil && n.Repository() == name.Repository() && (o.AllTags || n.Tag == name.Tag) {
+			if err != nil || n.Repository() != name.Repository() {
+				continue
+			}
+			if others = true; o.AllTags || n.Tag == name.Tag {
 				names = append(names, n)
 			}
 		}
 	}
-	if len(names) == 0 {
-		ref := name.FamiliarName()
-		if !o.AllTags {
-			ref = name.Familiar()
-		}
-		return nil, errs.New(errs.NotFound, "An image does not exist locally with the tag: %s", ref)
+	switch {
+	case len(names) > 0:
+	case others:
+		return nil, errs.New(errs.NotFound, "tag does not exist: %s", name.Familiar())
+	default:
+		return nil, errs.New(errs.NotFound, "An image does not exist locally with the tag: %s", name.FamiliarName())
 	}
 	slices.SortFunc(names, func(a, b image.Name) int { return cmp.Compare(a.Tag, b.Tag) })
 	target, err := p.Client.Target(ctx, name)

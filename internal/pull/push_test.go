@@ -85,6 +85,7 @@ func TestPush(t *testing.T) {
 		want string
 	}{
 		{PushOptions{Ref: "nosuch"}, errs.NotFound, "An image does not exist locally with the tag: nosuch"},
+		{PushOptions{Ref: "x/y:other"}, errs.NotFound, "tag does not exist: x/y:other"},
 		{PushOptions{Ref: "x@" + m.Digest}, errs.Invalid, "cannot push a digest reference"},
 		{PushOptions{Ref: s.Addr + "/lab/app:v1", AllTags: true}, errs.Invalid, "tag can't be used with --all-tags"},
 		{PushOptions{Ref: s.Addr + "/lab/app:v1", Platform: "linux/s390x"}, errs.NotFound, "does not provide the specified platform (linux/s390x)"},

@@ -71,7 +71,7 @@ func open() (*Puller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Puller{Images: image.Open(env.Images()), Layers: storage.Open(env.Layers()), Client: registry.New(conf)}, nil
+	return &Puller{Images: image.Open(env.Images()), Layers: storage.Open(env.Layers()), Client: registry.New(conf), Containers: env.Containers()}, nil
 }
 
 // answer writes the result or the error, one line of JSON, and returns the

@@ -148,6 +148,20 @@ func playSessions(t *testing.T) {
 	}
 }
 
+func TestImagesAsRoot(t *testing.T) {
+	testenv.Need(t, testenv.Registry)
+	if asRoot(t) {
+		newHost(t).session("images.session")
+	}
+}
+
+func TestImagesAsUser(t *testing.T) {
+	testenv.Need(t, testenv.Registry)
+	if asUser(t) {
+		newHost(t).session("images.session")
+	}
+}
+
 func TestLessonAsUser(t *testing.T) {
 	needImages(t)
 	if asUser(t) {

@@ -46,7 +46,7 @@ func newHost(t *testing.T) *host {
 		"PATH=" + testenv.Bin(t) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + filepath.Join(h.dir, "home"), "XDG_CONFIG_HOME=" + filepath.Join(h.dir, "config"),
 		"ISLE_ROOT=" + filepath.Join(h.dir, "d"), "ISLE_RUNROOT=" + filepath.Join(h.dir, "r"),
-		"LANG=C.UTF-8", "USER=" + os.Getenv("USER"),
+		"LANG=C.UTF-8", "USER=" + os.Getenv("USER"), "REG=" + os.Getenv(varRegistry), "TZ=UTC",
 	}
 	t.Cleanup(h.removeAll)
 	return h
