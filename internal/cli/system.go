@@ -241,7 +241,7 @@ func cmdSystemCheck(c *call) func() error {
 		if text != "" {
 			err = c.printOne(text, res)
 		} else {
-			c.printCheck(res, repair, quiet, left)
+			c.printChecked(res, repair, quiet, left)
 		}
 		if err == nil && left > 0 {
 			return exitStatus(1)
@@ -250,7 +250,7 @@ func cmdSystemCheck(c *call) func() error {
 	}
 }
 
-func (c *call) printCheck(res *engine.Checked, repair, quiet bool, left int) {
+func (c *call) printChecked(res *engine.Checked, repair, quiet bool, left int) {
 	w := c.stdout()
 	for _, f := range res.Findings {
 		fmt.Fprintf(w, "%s %s: %s", f.Kind, visible(f.Subject), visible(f.Problem))
