@@ -212,7 +212,7 @@ func (l *launch) begin(wait bool) (Err error) {
 	}
 	o := runtime.Options{
 		Stdio: stdio, Cgroup: birthplace{l.group}, Gate: gate, Seccomp: l.filter,
-		HostMounts: true, AllCPUs: true, PlainLines: !l.detach, Network: l.born, NoPivot: c.flags.on("no-pivot"), Inherit: l.inherit,
+		State: l.ct.ociState(creating), HostMounts: true, AllCPUs: true, PlainLines: !l.detach, Network: l.born, NoPivot: c.flags.on("no-pivot"), Inherit: l.inherit,
 	}
 	if names, dirs := l.group.Hierarchies(); len(names) > 0 {
 		for i := range names {

@@ -84,7 +84,7 @@ func (c *call) exec() error {
 	}
 	c.log.debugf("nsexec container setup: join process %d", ct.Pid)
 	proc, err := runtime.Exec(runtime.Target{Pid: ct.Pid, Cgroup: group}, pr, runtime.ExecOptions{
-		Stdio: stdio, Seccomp: filter, Linux: s.Linux, Inherit: inherit, AllCPUs: true, PlainLines: !detach,
+		Stdio: stdio, Seccomp: filter, Linux: s.Linux, State: ct.ociState(running), Inherit: inherit, AllCPUs: true, PlainLines: !detach,
 	})
 	if err != nil {
 		return err

@@ -200,7 +200,7 @@ func inContainer(ct *container, pr *specs.Process, filter *seccomp.Filter) func(
 			p.Env = h.Env
 		}
 		proc, err := runtime.Exec(runtime.Target{Pid: ct.Pid, Cgroup: birthplace{ct.group()}}, &p, runtime.ExecOptions{
-			Stdio: runtime.Stdio{In: in, Out: out, Err: out}, Seccomp: filter, Linux: ct.spec.Linux, Path: h.Path,
+			Stdio: runtime.Stdio{In: in, Out: out, Err: out}, Seccomp: filter, Linux: ct.spec.Linux, State: ct.ociState(created), Path: h.Path,
 		})
 		if err != nil {
 			return err

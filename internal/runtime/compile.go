@@ -34,6 +34,7 @@ type compiler struct {
 	lsm         program.Slot
 	cwd         program.Slot
 	rescores    bool     // oom_score_adj is not what it is born with
+	agent       *agent   // for the calls that the filter leaves to somebody
 	late        []*mount // become read-only at the end
 	// parentMounts: the caller's thread makes the mounts that come from the host.
 	parentMounts bool
@@ -109,6 +110,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	}
 	out := &Program{p: p, command: s.Process.Args[0], terminal: s.Process.Terminal, start: new(uint64), restarted: c.ns.stages}
 	stdio := standardFiles(p, s.Process.Terminal, o.Stdio)
+	if err := c.connectAgent(filter); err != nil {
+		return nil, err
+	}
 
 	// The child.
 	c.fork()
@@ -128,6 +132,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		// The namespace is here only now.
 		p.Step(program.Step{Verb: "network"})
 		p.Sync(program.Null, 0, func(pid int, _ []byte) error { return o.Network(pid) })
+	}
+	if err := c.netDevices(); err != nil {
+		return nil, err
 	}
 	c.openLSM(s.Process)
 
@@ -250,9 +257,6 @@ func seccompFilter(s *specs.LinuxSeccomp, ready *seccomp.Filter) (*seccomp.Filte
 	f, err := seccomp.Compile(s)
 	if err != nil {
 		return nil, errs.WithExit(err, errs.ExitEngine)
-	}
-	if f != nil && f.Notify {
-		return nil, unsupported("seccomp: a profile that notifies an agent")
 	}
 	return f, nil
 }

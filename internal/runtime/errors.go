@@ -26,6 +26,10 @@ func startError(err error, command string) error {
 		if isLink(ce) && (ce.Step.Type == "proc" || ce.Step.Type == "sysfs") {
 			err = fmt.Errorf("filesystem %q must be mounted on ordinary directory: %w", ce.Step.Type, err)
 		}
+		if ce.Name == "sched_setattr" && ce.Errno == unix.EPERM {
+			// sched_setattr(2): a deadline needs a process that may be on every CPU.
+			err = fmt.Errorf("process scheduler can't be used together with AllowedCPUs, or without CAP_SYS_NICE: %w", err)
+		}
 		err = errs.Hint(err, hints(ce)...)
 	}
 	return errs.WithExit(err, errs.ExitEngine)

@@ -36,11 +36,12 @@ type ExecOptions struct {
 	Linux *specs.Linux
 	// Path is the file to execute; "": the first argument.
 	Path string
-	// Inherit and Keyring are as in Options.
+	// The rest is as in Options.
 	Inherit    int
 	Keyring    string
 	AllCPUs    bool
 	PlainLines bool
+	State      *specs.State
 
 	unshielded bool // see Options
 }
@@ -80,7 +81,7 @@ func Exec(t Target, pr *specs.Process, o ExecOptions) (*Process, error) {
 // compileExec is Compile for a process that joins.
 func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	c := &compiler{
-		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig, Inherit: o.Inherit, Keyring: o.Keyring, AllCPUs: o.AllCPUs, PlainLines: o.PlainLines, unshielded: o.unshielded},
+		p: program.New(), o: &Options{Stdio: o.Stdio, Cgroup: t.Cgroup, Pdeathsig: o.Pdeathsig, Inherit: o.Inherit, Keyring: o.Keyring, AllCPUs: o.AllCPUs, PlainLines: o.PlainLines, State: o.State, unshielded: o.unshielded},
 		process: pr, root: program.CWD, path: o.Path, joinedLinux: o.Linux,
 	}
 	if err := c.checkProcess(pr); err != nil {
@@ -96,6 +97,9 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	c.userNS = flags&unix.CLONE_NEWUSER != 0 || !inInitialUserNS()
 	p := c.p
 	stdio := standardFiles(p, pr.Terminal, o.Stdio)
+	if err := c.connectAgent(o.Seccomp); err != nil {
+		return nil, err
+	}
 	clone := program.Clone{}
 	if t.Cgroup != nil {
 		clone.Cgroup = t.Cgroup.File()

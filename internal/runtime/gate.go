@@ -22,6 +22,9 @@ func (c *compiler) gate(pr *specs.Process) {
 	if pr.User.UID != 0 {
 		keep = append(keep, c.cwd.Arg())
 	}
+	if c.agent != nil {
+		keep = append(keep, c.agent.socket.Arg())
+	}
 	// A command that does not exist shall be known now, not when the gate opens.
 	c.search(pr, nil)
 	if c.ns.new&unix.CLONE_NEWPID != 0 {

@@ -141,6 +141,12 @@ func (c *compiler) finish(pr *specs.Process, stdio []program.Arg, filter *seccom
 	if err := c.scheduling(pr); err != nil {
 		return err
 	}
+	if err := c.memoryPolicy(); err != nil {
+		return err
+	}
+	if err := c.describe(); err != nil {
+		return err
+	}
 	argv, env := pr.Args, p.Strings(pr.Env)
 	if c.o.Gate != nil {
 		c.gate(pr)
@@ -356,7 +362,12 @@ func (c *compiler) credentials(pr *specs.Process, filter *seccomp.Filter) error 
 			return
 		}
 		p.Step(program.Step{Verb: "seccomp"})
-		p.Seccomp(filter.Prog, filter.Flags)
+		install := p.Seccomp(filter.Prog, filter.Flags)
+		if c.agent != nil {
+			listener := p.Slot("seccomp listener")
+			install.To(listener)
+			c.listen(listener)
+		}
 	}
 	setCaps := func() {
 		p.Step(program.Step{Verb: "capabilities"})

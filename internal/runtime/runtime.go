@@ -3,6 +3,8 @@ package runtime
 import (
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/seccomp"
@@ -62,6 +64,9 @@ type Options struct {
 	// Netns, if not nil, is the network namespace that the spec asks to be new:
 	// one that NewNetns has made for this container. Not together with Network.
 	Netns *os.File
+	// State is what a seccomp agent is told of the container; a Pid of 0 is
+	// filled in. nil: profiles that need an agent are refused.
+	State *specs.State
 	// Seccomp is used in place of compiling spec.Linux.Seccomp.
 	Seccomp *seccomp.Filter
 	// Inherit is how many descriptors from 3 on the command gets, as they are in

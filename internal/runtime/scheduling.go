@@ -22,7 +22,10 @@ func (c *compiler) scheduling(pr *specs.Process) error {
 	if io := pr.IOPriority; io != nil {
 		class := map[specs.IOPriorityClass]int{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[io.Class]
 		if class == 0 {
-			return invalid("io priority class %q: unknown", io.Class)
+			return invalid("invalid ioPriority.Class: %q", io.Class)
+		}
+		if io.Priority < 0 || io.Priority > 7 {
+			return invalid("invalid ioPriority.Priority: %d", io.Priority)
 		}
 		p.Step(program.Step{Verb: "io priority", Object: string(io.Class)})
 		p.Call(unix.SYS_IOPRIO_SET, program.Int(1), program.Int(0), program.Int(class<<13|io.Priority))
@@ -32,8 +35,17 @@ func (c *compiler) scheduling(pr *specs.Process) error {
 			specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3, specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6,
 		}
 		n, ok := policy[s.Policy]
-		if !ok {
+		switch {
+		case s.Policy == "":
+			return invalid("scheduler policy is required")
+		case !ok:
 			return invalid("scheduler policy %q: unknown", s.Policy)
+		case (s.Policy == specs.SchedOther || s.Policy == specs.SchedBatch) && (s.Nice < -20 || s.Nice > 19):
+			return invalid("invalid scheduler.nice: %d when scheduler.policy is %s", s.Nice, s.Policy)
+		case s.Priority != 0 && s.Policy != specs.SchedFIFO && s.Policy != specs.SchedRR:
+			return invalid("scheduler.priority can only be specified for SchedFIFO or SchedRR policy")
+		case s.Policy != specs.SchedDeadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0):
+			return invalid("scheduler runtime/deadline/period can only be specified for SchedDeadline policy")
 		}
 		var flags uint64
 		for _, f := range s.Flags {

@@ -209,6 +209,10 @@ func signature(nr uint32) sig {
 		return sig{"ioprio_set", "ddx"}
 	case unix.SYS_SECCOMP:
 		return sig{"seccomp", "SQq"}
+	case unix.SYS_SENDMSG:
+		return sig{"sendmsg", "fpx"}
+	case unix.SYS_SET_MEMPOLICY:
+		return sig{"set_mempolicy", "xpd"}
 	case unix.SYS_SETDOMAINNAME:
 		return sig{"setdomainname", "sd"}
 	case unix.SYS_SETGROUPS:

@@ -109,6 +109,16 @@ func (p *Program) Seccomp(prog []unix.SockFilter, flags uint) Op {
 	return p.Call(unix.SYS_SECCOMP, Int(unix.SECCOMP_SET_MODE_FILTER), Uint(uint64(flags)), fprog)
 }
 
+// Sendmsg adds a sendmsg(2) of size bytes at data, with a descriptor.
+func (p *Program) Sendmsg(sock, data Arg, size int, fd Arg) Op {
+	ctl := fdControl{len: uint64(unsafe.Offsetof(fdControl{}.fd)) + 4, level: unix.SOL_SOCKET, typ: unix.SCM_RIGHTS}
+	at := p.Bytes(bytesOf(&ctl))
+	p.Poke32(at.Plus(int(unsafe.Offsetof(ctl.fd))), fd)
+	// struct msghdr: name and its length, vector and its length, control and its length, flags
+	msg := p.Words(Null, Int(0), p.Words(data, Int(size)), Int(1), at, Int(int(unsafe.Sizeof(ctl))), Int(0))
+	return p.Call(unix.SYS_SENDMSG, sock, msg, Int(unix.MSG_NOSIGNAL)).Want(size)
+}
+
 // Setgroups adds a setgroups(2).
 func (p *Program) Setgroups(gids []uint32) Op {
 	list := Null

@@ -47,7 +47,7 @@ func (f *family) compile(p *specs.LinuxSeccomp) (*Filter, error) {
 		return nil, errs.New(errs.Invalid, "seccomp profile: default action: %w", err)
 	}
 	if c.deflt&actionMask == unix.SECCOMP_RET_USER_NOTIF {
-		return nil, errs.New(errs.Invalid, "seccomp profile: default action: %s is for single calls only", specs.ActNotify)
+		return nil, errs.New(errs.Invalid, "seccomp profile: %s cannot be used as default action", specs.ActNotify)
 	}
 	abis, err := f.chosen(p.Architectures)
 	if err != nil {
@@ -168,7 +168,7 @@ func (c *compiler) check(calls []specs.LinuxSyscall) ([]rule, error) {
 		if r.ret == unix.SECCOMP_RET_USER_NOTIF {
 			// The runtime hands the listener over after the filter is in place.
 			if slices.Contains(s.Names, "write") {
-				return nil, where(errs.New(errs.Invalid, "%s cannot be used for write", specs.ActNotify))
+				return nil, where(errs.New(errs.Invalid, "%s cannot be used for the write syscall", specs.ActNotify))
 			}
 			c.notify = true
 		}

@@ -71,7 +71,7 @@ func TestBadProfiles(t *testing.T) {
 		`[]`:                                  "cannot unmarshal array",
 		`{"defaultAction":"x"} {}`:            "more than one JSON value",
 		`{"defaultAction":"SCMP_ACT_NO"}`:     `default action: unknown action "SCMP_ACT_NO"`,
-		`{"defaultAction":"SCMP_ACT_NOTIFY"}`: "default action: SCMP_ACT_NOTIFY is for single calls only",
+		`{"defaultAction":"SCMP_ACT_NOTIFY"}`: "SCMP_ACT_NOTIFY cannot be used as default action",
 		`{"syscalls":[{"name":"read","action":"SCMP_ACT_ALLOW"}]}`:                                                                   `default action: unknown action ""`,
 		`{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":5000}`:                                                                  "default action: errno 5000 is above 4095",
 		`{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_Z80"]}`:                                                       `unknown architecture "SCMP_ARCH_Z80"`,
@@ -82,7 +82,7 @@ func TestBadProfiles(t *testing.T) {
 		`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read",""],"action":"SCMP_ACT_LOG"}]}`:                              "rule 1 (read): empty system call name",
 		`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":6}]}]}`:            "argument index 6 is above 5",
 		`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":0,"op":"=="}]}]}`:  `unknown operator "=="`,
-		`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}`:                             "cannot be used for write",
+		`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}`:                             "cannot be used for the write syscall",
 		`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","includes":{"minKernel":"five"}}]}`: `kernel version "five": want MAJOR.MINOR`,
 	} {
 		p, err := Parse([]byte(text), nil)
