@@ -199,6 +199,9 @@ func (l *launch) begin(wait bool) (Err error) {
 	if err != nil {
 		return err
 	}
+	if l.filter != nil {
+		c.log.debugf("seccomp filter flags: %d", l.filter.Flags)
+	}
 	gate, err := l.gate(wait || needsGate(s))
 	if err != nil {
 		return err

@@ -21,9 +21,6 @@ func (c *compiler) memoryPolicy() error {
 		return nil
 	}
 	m := l.MemoryPolicy
-	if m.Mode == "" && m.Nodes == "" && len(m.Flags) == 0 {
-		return nil
-	}
 	mode, ok := map[specs.MemoryPolicyModeType]int{
 		specs.MpolDefault: 0, specs.MpolPreferred: 1, specs.MpolBind: 2, specs.MpolInterleave: 3,
 		specs.MpolLocal: 4, specs.MpolPreferredMany: 5, specs.MpolWeightedInterleave: 6,
@@ -38,7 +35,7 @@ func (c *compiler) memoryPolicy() error {
 		}
 		mode |= bit
 	}
-	mask := make([]byte, maxNodes/8)
+	mask, total := make([]byte, maxNodes/8), 0
 	for part := range strings.SplitSeq(m.Nodes, ",") {
 		if m.Nodes == "" {
 			break
@@ -53,9 +50,16 @@ func (c *compiler) memoryPolicy() error {
 			return invalid("invalid memory policy node %q", part)
 		}
 		for n := lo; n <= hi; n++ {
+			total++
 			word := mask[n/64*8:]
 			binary.NativeEndian.PutUint64(word, binary.NativeEndian.Uint64(word)|1<<(n%64))
 		}
+	}
+	switch none := m.Mode == specs.MpolDefault || m.Mode == specs.MpolLocal; {
+	case none && total > 0:
+		return invalid("memory policy mode requires 0 nodes but got %d", total)
+	case !none && m.Mode != specs.MpolPreferred && total == 0:
+		return invalid("memory policy mode requires at least one node but got 0")
 	}
 	nodes, count := program.Null, 0
 	if m.Nodes != "" {

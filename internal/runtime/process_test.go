@@ -25,12 +25,14 @@ func TestMemoryPolicy(t *testing.T) {
 		{&specs.LinuxMemoryPolicy{Mode: specs.MpolInterleave, Nodes: "0"}, "interleave:0", ""},
 		{&specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}}, "bind=static:0", ""},
 		{&specs.LinuxMemoryPolicy{Mode: specs.MpolDefault}, "default", ""},
-		{&specs.LinuxMemoryPolicy{}, "default", ""},
+		{&specs.LinuxMemoryPolicy{}, "", "invalid memory policy mode"},
+		{&specs.LinuxMemoryPolicy{Mode: specs.MpolDefault, Nodes: "0-7"}, "", "memory policy mode requires 0 nodes but got 8"},
+		{&specs.LinuxMemoryPolicy{Mode: specs.MpolBind}, "", "at least one node"},
 		{&specs.LinuxMemoryPolicy{Mode: "INTERLEAVE", Nodes: "0"}, "", "invalid memory policy mode"},
 		{&specs.LinuxMemoryPolicy{Nodes: "0-7"}, "", "invalid memory policy mode"},
 		{&specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0-9876543210"}, "", "invalid memory policy node"},
 		{&specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"bad"}}, "", "invalid memory policy flag"},
-		{&specs.LinuxMemoryPolicy{Mode: specs.MpolDefault, Nodes: "0-7", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes, specs.MpolFRelativeNodes}}, "", "set_mempolicy: invalid argument"},
+		{&specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0", Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes, specs.MpolFRelativeNodes}}, "", "set_mempolicy: invalid argument"},
 	} {
 		s := docker(root, "sh", "-c", `head -n 1 /proc/self/numa_maps | sed 's/^[^ ]* \([^ ]*\).*/\1/'`)
 		s.Linux.MemoryPolicy = c.policy
