@@ -62,6 +62,9 @@ func ownCgroups(t *testing.T, uid, gid int) []string {
 			continue // no such controller, or it shares a hierarchy
 		}
 		seen[parent] = true
+		if c == "" {
+			parent = divisible(parent)
+		}
 		d, err := os.MkdirTemp(parent, "isle-test-")
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 			continue
@@ -70,34 +73,63 @@ func ownCgroups(t *testing.T, uid, gid int) []string {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { removeCgroup(t, d) })
-		prepareCgroup(t, c, parent, d)
-		if uid >= 0 {
+		leaf := prepareCgroup(t, c, parent, d)
+		for _, dir := range []string{d, leaf} {
 			// The files that delegation gives away; cgroups(7).
 			for _, f := range []string{"", "cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control"} {
-				if err := os.Chown(filepath.Join(d, f), uid, gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				if uid < 0 {
+					break
+				}
+				if err := os.Chown(filepath.Join(dir, f), uid, gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					t.Fatal(err)
 				}
 			}
 		}
-		dirs = append(dirs, d)
+		dirs = append(dirs, leaf)
 	}
 	return dirs
 }
 
+// divisible returns own, a v2 cgroup, or the one above it where that is what can
+// hand out controllers: one with processes cannot, the root excepted, and what is
+// made below it would be of no use to anyone ("domain invalid", cgroups(7)).
+func divisible(own string) string {
+	up := filepath.Dir(own)
+	controllers, err := os.ReadFile(filepath.Join(up, "cgroup.controllers"))
+	if err != nil || len(controllers) == 0 || syscall.Access(filepath.Join(up, "cgroup.procs"), 2) != nil {
+		return own // the root, or a hierarchy without controllers, or not ours
+	}
+	return up
+}
+
+// callersLeaf is where isle puts the processes of a cgroup that it has been given,
+// and finds it prepared (doc.go of internal/linux/cgroup).
+const callersLeaf = "isle-callers"
+
 // prepareCgroup fills what a new cgroup of the v1 cpuset controller needs before
-// a process may join it; cpuset(7).
-func prepareCgroup(t *testing.T, controller, parent, d string) {
+// a process may join it (cpuset(7)), and divides one of v2. It returns the cgroup
+// that the process is to join: the same, or a leaf below it.
+func prepareCgroup(t *testing.T, controller, parent, d string) string {
 	t.Helper()
 	if controller == "" {
-		// A cgroup with processes in it cannot hand out controllers, the root
-		// excepted; then the test has what CgroupV2Delegated says.
-		for _, c := range []string{"cpu", "cpuset", "io", "memory", "pids"} {
-			_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+c), 0)
+		have, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
+		if err != nil || len(have) == 0 {
+			return d // a hybrid host's, that controllers are not on
 		}
-		return
+		for _, c := range []string{"cpu", "cpuset", "io", "memory", "pids"} {
+			for _, dir := range []string{parent, d} {
+				// What is not there is missing in what CgroupV2Delegated says.
+				_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
+			}
+		}
+		leaf := filepath.Join(d, callersLeaf)
+		if err := os.Mkdir(leaf, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return leaf
 	}
 	if controller != "cpuset" {
-		return
+		return d
 	}
 	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
 		v, err := os.ReadFile(filepath.Join(parent, f))
@@ -108,6 +140,7 @@ func prepareCgroup(t *testing.T, controller, parent, d string) {
 			t.Fatal(err)
 		}
 	}
+	return d
 }
 
 func removeCgroup(t *testing.T, dir string) {
@@ -116,7 +149,7 @@ func removeCgroup(t *testing.T, dir string) {
 	for end := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		below = below[:0]
 		_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() && p != dir {
+			if err == nil && d.IsDir() && p != dir && p != filepath.Join(dir, callersLeaf) {
 				below = append(below, p)
 			}
 			return nil // a cgroup may go while it is looked at
@@ -133,6 +166,7 @@ func removeCgroup(t *testing.T, dir string) {
 	// The copy itself may still be on its way out.
 	var err error
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		_ = os.Remove(filepath.Join(dir, callersLeaf)) // where there is one
 		if err = os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return
 		}

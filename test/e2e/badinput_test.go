@@ -315,12 +315,14 @@ func TestFullDisk(t *testing.T) {
 // TestLimitAboveTheParents asks for more than the surrounding cgroup has.
 func TestLimitAboveTheParents(t *testing.T) {
 	needImages(t)
-	testenv.Need(t, testenv.Root, testenv.CgroupV1Memory)
+	testenv.Need(t, testenv.Root)
+	if !testenv.Has(t, testenv.CgroupV2Delegated) {
+		testenv.Need(t, testenv.CgroupV1Memory)
+	}
 	if !asRoot(t) {
 		return
 	}
-	dir := ownMemoryCgroup(t)
-	if err := os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte("268435456"), 0); err != nil {
+	if err := os.WriteFile(memoryLimit(t), []byte("268435456"), 0); err != nil {
 		t.Fatal(err)
 	}
 	h := newHost(t)
@@ -328,16 +330,21 @@ func TestLimitAboveTheParents(t *testing.T) {
 	h.fails("isle run --rm --memory=512m alpine:3.20 true", 125, `memory.*256`)
 }
 
-// ownMemoryCgroup is this process's directory in the v1 memory hierarchy.
-func ownMemoryCgroup(t *testing.T) string {
+// memoryLimit is the file of the memory limit of the test's own cgroup.
+func memoryLimit(t *testing.T) string {
 	t.Helper()
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(own)) {
-		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && f[1] == "memory" {
-			return filepath.Join("/sys/fs/cgroup/memory", f[2])
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		switch {
+		case len(f) == 3 && f[1] == "memory":
+			return filepath.Join("/sys/fs/cgroup/memory", f[2], "memory.limit_in_bytes")
+		case len(f) == 3 && f[1] == "" && testenv.Has(t, testenv.CgroupV2Delegated):
+			// The copy is in a leaf of its cgroup.
+			return filepath.Join("/sys/fs/cgroup", filepath.Dir(f[2]), "memory.max")
 		}
 	}
 	t.Fatal("no memory cgroup")

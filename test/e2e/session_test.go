@@ -162,6 +162,10 @@ var words = map[string]func(*testing.T) bool{
 	},
 	"v1": func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV1Memory) },
 	"v2": func(t *testing.T) bool { return testenv.Has(t, testenv.CgroupV2Delegated) },
+	// procps 4.0.2 gives up where /proc/cpuinfo does not tell cores, as in User Mode
+	// Linux: there ps prints no start time, on the host or in a container.
+	"ps":   func(*testing.T) bool { return exec.Command("ps", "-ef").Run() == nil },
+	"nops": func(*testing.T) bool { return exec.Command("ps", "-ef").Run() != nil },
 }
 
 // parse reads a session file, leaving out what does not apply here.
