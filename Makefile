@@ -107,6 +107,11 @@ e2e: build ## the lesson and the bad-input table with the real binaries and a re
 attacks: build ## known escapes against isle, races a minute each; ENGINE=podman: against another Docker-like command
 	ISLE_ATTACK_ROUNDS=$${ISLE_ATTACK_ROUNDS:-10000} hack/lane $(GO) test -count=1 -timeout 60m -v ./test/attacks
 
+.PHONY: test-vm
+test-vm: | need-go ## lanes in Debian guests with systemd and cgroup v2 (LANE="rootless reboot", KERNEL=uml, 6.1 or 6.12; test/vm/README.md)
+	@hack/setup vm
+	test/vm/lane $(if $(KERNEL),-k $(KERNEL)) $(LANE)
+
 .PHONY: cross
 cross: | need-go ## vet and build for arm64 (in .cache/arm64)
 	GOARCH=arm64 $(GO) vet ./internal/... ./cmd/...

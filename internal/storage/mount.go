@@ -502,17 +502,6 @@ func (st *stack) classicOptions(h *handles) (string, error) {
 	return b.String(), nil
 }
 
-// Magic numbers of file systems that cannot be the upper one, from linux/magic.h.
-const (
-	magicOverlay = 0x794c7630
-	magicNFS     = 0x6969
-	magicFUSE    = 0x65735546
-	magicVFAT    = 0x4d44
-	magic9P      = 0x01021997
-	magicCIFS    = 0xff534d42
-	magicSMB2    = 0xfe534d42
-)
-
 // explain finds out why a stack cannot be mounted.
 func (st *stack) explain(err error) error {
 	what := func(kind errs.Kind) error {
@@ -535,24 +524,8 @@ func (st *stack) explain(err error) error {
 		if e := unix.Statfs(st.upper, &fs); e != nil {
 			return errs.New(errs.KindOf(e), "mount overlay: upper directory %q: %w", st.upper, e)
 		}
-		name := ""
-		switch uint32(fs.Type) {
-		case magicOverlay:
-			name = "overlayfs (are you in a container?)"
-		case magicNFS:
-			name = "NFS"
-		case magicFUSE:
-			name = "a FUSE file system"
-		case magicVFAT:
-			name = "FAT"
-		case magic9P:
-			name = "9p"
-		case magicCIFS, magicSMB2:
-			name = "SMB"
-		}
-		if name != "" {
-			return errs.Hint(what(errs.Unsupported), "the writable layer would be on "+name+", which overlayfs cannot write to",
-				"set ISLE_ROOT to a directory on a local disk (ext4, xfs, btrfs) or tmpfs")
+		if named := noLayers(st.upper, what(errs.Unsupported)); len(errs.Hints(named)) > 0 {
+			return named
 		}
 	}
 	if errors.Is(err, unix.EPERM) && st.o.UserXattr {

@@ -72,7 +72,17 @@ func (s *Store) Stage(ctx context.Context, diffID string, tar io.Reader) (_ *Sta
 			Err = errors.Join(Err, st.Discard())
 		}
 	}()
-	if err := unix.Mkdirat(int(st.dir.Fd()), diffDir, 0o755); err != nil {
+	if err := unix.Mkdirat(int(st.dir.Fd()), diffDir+"-new", 0o755); err != nil {
+		return nil, subject(err)
+	}
+	// A file system that does not know the flags of renameat2(2) is none for
+	// overlayfs, which needs them for whiteouts. That is found out here, before
+	// anything is unpacked, and not when a container is to start.
+	err = unix.Renameat2(int(st.dir.Fd()), diffDir+"-new", int(st.dir.Fd()), diffDir, unix.RENAME_NOREPLACE)
+	if err == unix.EINVAL {
+		return nil, noLayers(s.dir, errs.New(errs.Unsupported, "layer %s: %s cannot hold the layers of images", short(diffID), s.dir))
+	}
+	if err != nil {
 		return nil, subject(err)
 	}
 	diff, err := os.OpenFile(filepath.Join(st.path, diffDir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)

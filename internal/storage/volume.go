@@ -110,7 +110,7 @@ func (v *Volumes) Create(name string, labels, opts map[string]string) (Volume, e
 	if err := state.WriteJSON(filepath.Join(tmp, volumeFile), vol, true); err != nil {
 		return Volume{}, subject(err)
 	}
-	err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, filepath.Join(v.dir, name), unix.RENAME_NOREPLACE)
+	err = renameNew(tmp, filepath.Join(v.dir, name))
 	if err == unix.EEXIST {
 		// Somebody was faster: theirs is as good, if it is the same.
 		return v.Create(name, labels, opts)
@@ -317,4 +317,19 @@ func openInRoot(root *os.File, unsafePath string) (*os.File, error) {
 			return nil, &os.PathError{Op: "open", Path: unsafePath, Err: err}
 		}
 	}
+}
+
+// renameNew renames a directory to a name that is not taken, else EEXIST.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if err != unix.EINVAL {
+		return err
+	}
+	// NFS and older FUSE know no flags. A directory that has something in it, as
+	// any that was made here, is never replaced (rename(2)).
+	err = unix.Rename(from, to)
+	if err == unix.ENOTEMPTY {
+		return unix.EEXIST
+	}
+	return err
 }

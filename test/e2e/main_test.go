@@ -16,6 +16,10 @@ import (
 // as somebody else.
 const varRegistry = "ISLE_E2E_REGISTRY"
 
+// varSessions lists session files for TestSessions: what a certain machine and
+// user see, made ready by whoever runs the tests (test/vm).
+const varSessions = "ISLE_E2E_SESSIONS"
+
 // varStore names a directory that keeps the registry's storage between runs, or
 // brings it to a machine that has not the packages the images are made of.
 const varStore = "ISLE_E2E_STORE"
@@ -166,5 +170,13 @@ func TestLessonAsUser(t *testing.T) {
 	needImages(t)
 	if asUser(t) {
 		newHost(t).session("lesson.session")
+	}
+}
+
+// TestSessions runs the sessions that the environment names, and none by itself:
+// each is for a machine in a certain state.
+func TestSessions(t *testing.T) {
+	for name := range strings.FieldsSeq(os.Getenv(varSessions)) {
+		t.Run(name, func(t *testing.T) { newHost(t).session(name + ".session") })
 	}
 }

@@ -48,6 +48,9 @@ func newHost(t *testing.T) *host {
 		"ISLE_ROOT=" + filepath.Join(h.dir, "d"), "ISLE_RUNROOT=" + filepath.Join(h.dir, "r"),
 		"LANG=C.UTF-8", "USER=" + os.Getenv("USER"), "REG=" + os.Getenv(varRegistry), "TZ=UTC",
 	}
+	if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
+		h.env = append(h.env, "XDG_RUNTIME_DIR="+run)
+	}
 	t.Cleanup(h.removeAll)
 	return h
 }

@@ -170,7 +170,8 @@ func (m *maker) base() (location, error) {
 			return m.ownScope(mgr, m.request.Parent)
 		}
 		return m.ownScope(mgr, sharedSlice)
-	case own.dir.base() == callers:
+	case own.dir.base() == callers && own.dir.up().writable("cgroup.subtree_control"):
+		// Not one that root's isle made and that su brought this user into.
 		own.dir = own.dir.up()
 		return own, nil
 	case own.dir == own.mount && m.host.visibleRoot() && own.dir.writable("cgroup.procs"):
