@@ -210,12 +210,6 @@ func (r *rig) create(cfg container.Config) string {
 	}
 	defer func() { _ = lock.Close() }()
 	dir := r.env.Container(id)
-	// The end of an earlier container sweeps up what nobody is at work on.
-	lock, err := Lock(r.env, id)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer func() { _ = lock.Close() }() // nothing is written to it
 	for _, d := range []string{dir, dir + "/upper", dir + "/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			r.t.Fatal(err)
