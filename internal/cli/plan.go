@@ -20,7 +20,8 @@ func cmdPlan(c *call) func() error {
 	var o containerFlags
 	var format string
 	var all bool
-	c.flags = append(o.flags(),
+	run := o.flags()
+	c.flags = append(run[:len(run)-lookOnly],
 		flag{name: "all", v: (*boolVar)(&all), help: "Show also the calls that are ways round a refusal"},
 		flag{name: "format", v: (*stringVar)(&format), help: "Output: \"text\" (default), \"json\", or \"sh\", a script that makes such a container by hand"},
 	)

@@ -24,18 +24,26 @@ func cmdRun(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		f := follow{tty: cfg.TTY, sigProxy: o.sigProxy}
-		if io != nil {
-			f.stdin = io.Stdin != nil
-			io.Starting = func() { f.signals = catch(o.sigProxy, cfg.TTY) }
+		if o.timeline || o.format != "" {
+			return c.timeline(&o, func() error { return c.runWith(cfg, &o, io) })
 		}
-		id, s, err := c.startNew(cfg, &o, io)
-		if err != nil || io == nil {
-			return err
-		}
-		f.name = or(cfg.Name, shortID(id))
-		return c.follow(s, f)
+		return c.runWith(cfg, &o, io)
 	}
+}
+
+// runWith makes and starts a container and stays with it.
+func (c *call) runWith(cfg *container.Config, o *containerFlags, io *engine.IO) error {
+	f := follow{tty: cfg.TTY, sigProxy: o.sigProxy}
+	if io != nil {
+		f.stdin = io.Stdin != nil
+		io.Starting = func() { f.signals = catch(o.sigProxy, cfg.TTY) }
+	}
+	id, s, err := c.startNew(cfg, o, io)
+	if err != nil || io == nil {
+		return err
+	}
+	f.name = or(cfg.Name, shortID(id))
+	return c.follow(s, f)
 }
 
 // startNew makes and starts the container. Without io it prints the id.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/linux/lap"
 	"github.com/isle-engine/isle/internal/monitor"
 )
 
@@ -30,12 +31,14 @@ func (e *Engine) Run(ctx context.Context, cfg *container.Config, o CreateOptions
 	if err != nil {
 		return "", nil, nil, err
 	}
+	lap.Mark("start the monitor")
 	// The monitor starts now, so that its Go runtime comes up while this process
 	// writes the container's directory.
 	conn, err := e.spawn()
 	if err != nil {
 		return "", nil, nil, err
 	}
+	lap.Mark("write the container's directory")
 	rec, err := e.create(cfg, img)
 	if err != nil {
 		_ = conn.Close() // it ends without having done anything
@@ -70,9 +73,12 @@ func (e *Engine) startWith(ctx context.Context, conn *monitor.Conn, rec *contain
 	}
 	req := monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting(), New: fresh}
 	if fresh {
+		lap.Mark("mount the layers ahead")
 		req.Root = monitor.MountRoot(e.env, rec) //nolint:contextcheck // a mount is not cancelled
 	}
+	lap.Mark("wait for the monitor")
 	started, err := conn.Start(ctx, req)
+	lap.Mark("connected to the container")
 	if err != nil {
 		_ = conn.Close() // the start's error says all
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/container"
+	"github.com/isle-engine/isle/internal/linux/lap"
 	"github.com/isle-engine/isle/internal/storage"
 )
 
@@ -30,6 +31,7 @@ func (m *monitor) reap() {
 		}
 		break
 	}
+	lap.Mark("read the last output")
 	m.st.FinishedAt = now()
 	m.st.ExitCode, m.st.Signal = ws.ExitStatus(), 0
 	if ws.Signaled() {
@@ -118,6 +120,7 @@ func (m *monitor) finish() {
 
 // cleanup removes what one run of the container had.
 func (m *monitor) cleanup() {
+	lap.Mark("remove cgroup and network")
 	if m.dead != nil {
 		if err := m.dead.Delete(); err != nil && m.st.Error == "" {
 			m.st.Error = err.Error()
@@ -132,6 +135,7 @@ func (m *monitor) cleanup() {
 // end makes the container's end known: the record, then the lock, then those
 // who wait.
 func (m *monitor) end() {
+	lap.Mark("write the state, or remove all (--rm)")
 	m.ended = true
 	e := Exit{Code: m.st.ExitCode, Signal: m.st.Signal, OOMKilled: m.st.OOMKilled, OOM: m.st.OOM, Error: m.st.Error, By: m.st.EndedBy}
 	if err := m.log.Close(); err != nil && m.logErr == "" {
@@ -160,6 +164,7 @@ func (m *monitor) end() {
 		_ = m.lock.Close() // everything is written
 		m.lock = nil
 	}
+	lap.Mark("tell the exit code")
 	m.exit = encodeExit(e)
 	for _, p := range m.peers {
 		switch {

@@ -15,6 +15,7 @@ import (
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/host"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
+	"github.com/isle-engine/isle/internal/linux/lap"
 	"github.com/isle-engine/isle/internal/linux/pid1"
 	"github.com/isle-engine/isle/internal/monitor/log"
 	"github.com/isle-engine/isle/internal/runtime"
@@ -232,10 +233,12 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		return nil, err
 	}
 	in.UIDMappings, in.GIDMappings = m.maps.uids, m.maps.gids
+	lap.Mark("mount the layers")
 	b.netns = m.startNetns()
 	if b.rootfs, err = b.mountRoot(); err != nil {
 		return nil, err
 	}
+	lap.Mark("look up the user")
 	if in.User, err = b.user(); err != nil {
 		return nil, err
 	}
@@ -244,6 +247,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 			return nil, err
 		}
 	}
+	lap.Mark("write the runtime spec")
 	in.Facts = spec.Probe(&m.machine, c, m.env.Rootless)
 	if len(c.Devices) > 0 || c.Privileged || limitsBlockIO(&c.Resources) {
 		if in.Devices, err = spec.ResolveDevices(c); err != nil {
@@ -263,6 +267,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	if hostname == "" {
 		hostname = m.machine.Hostname()
 	}
+	lap.Mark("lease an address, write /etc files")
 	group := make(chan struct{})
 	var groupErr error
 	go func() { // side by side with the network and the files
@@ -300,6 +305,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 			return nil, err
 		}
 	}
+	lap.Mark("make the cgroup")
 	if <-group; groupErr != nil {
 		return nil, groupErr
 	}
@@ -308,6 +314,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	if err != nil {
 		return nil, err
 	}
+	lap.Mark("compile the program")
 	prog, err := runtime.Compile(sp, runtime.Options{
 		Netns:     netns,
 		Rootfs:    b.rootfs,
@@ -321,8 +328,10 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 	})
 	var proc *runtime.Process
 	if err == nil {
+		lap.Mark("clone; cgroup and network for the child")
 		proc, err = prog.Start()
 	}
+	lap.Mark("the command runs")
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/config"
+	"github.com/isle-engine/isle/internal/linux/lap"
 )
 
 // controlFD is the descriptor of the socket to whoever spawned the monitor.
@@ -52,6 +53,9 @@ func Main(args []string) int {
 		return 1
 	}
 	m.id, m.dir = start.id, m.env.Container(start.id)
+	lap.Begin(lap.Monitor)
+	lap.MarkCPU("start of the monitor's process")
+	lap.Mark("take the container over")
 	if m.waker, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		first.answer(encodeError(err))
 		return 1

@@ -12,6 +12,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/caps"
+	"github.com/isle-engine/isle/internal/linux/lap"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/seccomp"
 )
@@ -80,6 +81,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	}
 	p := c.p
 	p.LegacyClone = o.legacyClone
+	p.Laps(lap.File())
 	newRoot := c.ns.new&unix.CLONE_NEWNS != 0 || c.hostMounts
 	late := newRoot && (o.Hooks != nil || o.NoPivot || c.hostMounts)
 

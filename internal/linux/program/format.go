@@ -135,6 +135,8 @@ func signature(nr uint32) sig {
 		return sig{"chdir", "s"}
 	case unix.SYS_CHROOT:
 		return sig{"chroot", "s"}
+	case unix.SYS_CLOCK_GETTIME:
+		return sig{"clock_gettime", "dp"}
 	case unix.SYS_CLOSE:
 		return sig{"close", "f"}
 	case unix.SYS_CLOSE_RANGE:

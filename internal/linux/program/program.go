@@ -9,6 +9,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/defence"
+	"github.com/isle-engine/isle/internal/linux/lap"
 )
 
 // Program is a list of system calls under construction. The zero value is not
@@ -31,6 +32,7 @@ type Program struct {
 	scratch   bool
 	meanwhile []func(pid int) error
 	syncs     []func(pid int, reply []byte) error
+	laps      *os.File
 	swaps     []func(pid int, in *os.File) (*os.File, error)
 	dos       []func() (*os.File, error)
 
@@ -209,7 +211,29 @@ func (s Step) String() string {
 }
 
 // Step begins a step; calls added from now on belong to it.
-func (p *Program) Step(s Step) { p.steps = append(p.steps, s) }
+func (p *Program) Step(s Step) {
+	p.steps = append(p.steps, s)
+	if p.laps != nil && p.fork >= 0 && !p.committed {
+		p.lap(s)
+	}
+}
+
+// Laps makes the child note in f when each step begins (package lap), until its
+// Commit: after that a filter may stand in the way.
+func (p *Program) Laps(f *os.File) { p.laps = f }
+
+func (p *Program) lap(s Step) {
+	what := s.Verb
+	for _, more := range [...]string{s.Object, s.Dst} {
+		if more != "" {
+			what += " " + more
+		}
+	}
+	r := p.Bytes(lap.Record(lap.Child, what))
+	// Best effort: a timeline is no reason to fail.
+	p.Call(unix.SYS_CLOCK_GETTIME, Int(unix.CLOCK_MONOTONIC), r).Ignore()
+	p.Call(unix.SYS_WRITE, p.File(p.laps), r, Int(lap.Size)).Ignore()
+}
 
 // anyErrno in a catch stands for every errno.
 const anyErrno = 0xffff
