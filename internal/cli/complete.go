@@ -179,7 +179,7 @@ func (c *call) flagValues(f *flag, word string) []string {
 	fixed := map[string]string{
 		"pull": "always missing never", "restart": "no always on-failure unless-stopped", "type": "container image",
 		"network": "none host container:", "pid": "host private container:", "uts": "host private", "userns": "host private auto keep-id",
-		"cgroupns": "host private", "ipc": "host private shareable none container:", "log-driver": "json-file local none", "attach": "stdin stdout stderr",
+		"cgroupns": "host private", "ipc": "host private shareable none container:", "log-driver": "json-file local journald none", "attach": "stdin stdout stderr",
 		"security-opt": "seccomp= apparmor= label= no-new-privileges mask= unmask=ALL systempaths=unconfined",
 	}
 	var out []string

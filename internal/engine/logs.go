@@ -19,7 +19,13 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, stdout, std
 	}
 	ro := log.ReadOptions{Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow}
 	ro.Running = func() bool { return monitor.Alive(e.env, c.ID) }
-	return log.Read(ctx, c.Dir, c.ID, c.Config.LogDriver, ro, func(en *log.Entry) error {
+	read := func(emit func(*log.Entry) error) error {
+		return log.Read(ctx, c.Dir, c.ID, c.Config.LogDriver, ro, emit)
+	}
+	if c.Config.LogDriver == log.Journald {
+		read = func(emit func(*log.Entry) error) error { return readJournal(ctx, c.ID, ro, emit) }
+	}
+	return read(func(en *log.Entry) error {
 		w := stdout
 		if en.Stream == "stderr" {
 			w = stderr

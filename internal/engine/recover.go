@@ -2,13 +2,13 @@ package engine
 
 import (
 	"errors"
-	"path/filepath"
 	"time"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
 	"github.com/isle-engine/isle/internal/monitor"
+	"github.com/isle-engine/isle/internal/monitor/log"
 	"github.com/isle-engine/isle/internal/network"
 	"github.com/isle-engine/isle/internal/state"
 )
@@ -18,10 +18,11 @@ import (
 // is finished here.
 func (e *Engine) load(id string) (*Container, error) {
 	dir := e.env.Container(id)
-	c := &Container{Dir: dir, LogPath: filepath.Join(dir, id+"-json.log")}
+	c := &Container{Dir: dir}
 	if err := state.ReadRecord(dir, &c.Record); err != nil {
 		return nil, err
 	}
+	c.LogPath = log.Path(dir, id, c.Config.LogDriver)
 	c.State.Status = container.Created // until a monitor writes the first state
 	if err := state.ReadState(dir, &c.State); err != nil && !errors.Is(err, errs.NotFound) {
 		return nil, err

@@ -125,7 +125,12 @@ func (m *monitor) refuse(err error) {
 func (m *monitor) openLog() error {
 	c, img := &m.rec.Config, &m.rec.Image
 	var about *log.About
-	if len(c.LogOpts) > 0 {
+	if c.LogDriver == log.Journald {
+		if err := log.CheckJournal(); err != nil {
+			return err
+		}
+	}
+	if len(c.LogOpts) > 0 || c.LogDriver == log.Journald {
 		about = &log.About{ID: m.id, Name: c.Name, ImageID: img.ID, Image: img.Ref, Labels: c.Labels}
 		about.Env = append(append(about.Env, img.Config.Env...), c.Env...)
 	}

@@ -129,7 +129,7 @@ func TestLessonAsRoot(t *testing.T) {
 }
 
 // sessions are the session files that need nothing but the built-in image.
-var sessions = [...]string{"health.session", "commit.session", "doctor.session", "volume.session"}
+var sessions = [...]string{"health.session", "commit.session", "doctor.session", "volume.session", "logs.session"}
 
 func TestSessionsAsRoot(t *testing.T) {
 	if asRoot(t) {

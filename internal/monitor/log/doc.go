@@ -8,6 +8,7 @@
 //
 //	json-file  DIR/ID-json.log           .1 .2 … older (with compress: .1.gz …)
 //	local      DIR/local-logs/container.log  .1 …
+//	journald   entries of systemd's journal
 //	none       nothing
 //
 // A [Writer] belongs to the one goroutine of the monitor that reads the

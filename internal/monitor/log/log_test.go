@@ -132,7 +132,8 @@ func TestOptions(t *testing.T) {
 		opts   m
 		kind   errs.Kind
 	}{
-		{"journald", nil, errs.Unsupported},
+		{"syslog", nil, errs.Unsupported},
+		{"journald", m{"max-size": "1m"}, errs.Invalid},
 		{"json-file", m{"max-sise": "1"}, errs.Invalid},
 		{"none", m{"max-size": "1"}, errs.Invalid},
 		{"json-file", m{"max-size": "much"}, errs.Invalid},

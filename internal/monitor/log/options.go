@@ -13,6 +13,7 @@ import (
 const (
 	JSONFile = "json-file"
 	Local    = "local"
+	Journald = "journald"
 	None     = "none"
 )
 
@@ -22,7 +23,9 @@ type Options struct {
 	MaxSize  int64 // bytes of one file; 0: unbounded
 	MaxFiles int   // the current one and rotated ones
 	Compress bool  // gzip rotated files
-	Attrs    []byte
+	// Attrs are the attributes of each entry as the driver writes them: a JSON
+	// object, or the journal's fields.
+	Attrs []byte
 }
 
 // About is what the attributes of log entries are made from.
@@ -43,18 +46,25 @@ func ParseOptions(driver string, opts map[string]string, about *About) (Options,
 		o.Driver, o.MaxSize, o.MaxFiles = JSONFile, 10_000_000, 3
 	case Local:
 		o.MaxSize, o.MaxFiles, o.Compress = 20<<20, 5, true
+	case Journald:
 	case None:
 		for k := range opts {
 			return o, errs.New(errs.Invalid, "unknown log opt '%s' for none log driver", k)
 		}
 		return o, nil
 	default:
-		return o, errs.Hint(errs.New(errs.Unsupported, "log driver %q: %w", driver, errs.Unsupported), "use json-file, local or none")
+		return o, errs.Hint(errs.New(errs.Unsupported, "log driver %q: %w", driver, errs.Unsupported), "use json-file, local, journald or none")
 	}
 	attrs := map[string]string{}
 	for _, k := range slices.Sorted(maps.Keys(opts)) {
 		v := opts[k]
 		var err error
+		switch k {
+		case "max-size", "max-file", "compress":
+			if driver == Journald {
+				return o, errs.New(errs.Invalid, "unknown log opt '%s' for journald log driver", k)
+			}
+		}
 		switch k {
 		case "max-size":
 			o.MaxSize, err = parseMaxSize(o.Driver, v)
@@ -73,7 +83,7 @@ func ParseOptions(driver string, opts map[string]string, about *About) (Options,
 		case "max-buffer-size":
 			_, err = parseMaxSize(o.Driver, v)
 		case "labels", "labels-regex", "env", "env-regex", "tag":
-			if o.Driver != JSONFile {
+			if o.Driver != JSONFile && o.Driver != Journald {
 				return o, errs.New(errs.Invalid, "unknown log opt '%s' for %s log driver", k, o.Driver)
 			}
 			err = addAttrs(attrs, k, v, about)
@@ -93,7 +103,10 @@ func ParseOptions(driver string, opts map[string]string, about *About) (Options,
 		}
 		o.Compress = false
 	}
-	if len(attrs) > 0 {
+	switch {
+	case driver == Journald && about != nil:
+		o.Attrs = journalFields(about, attrs["tag"], attrs)
+	case len(attrs) > 0:
 		o.Attrs = appendAttrs(nil, attrs)
 	}
 	return o, nil

@@ -29,7 +29,7 @@ type ReadOptions struct {
 // Read gives the entries of a container's log to emit, oldest first, until emit
 // fails. What is damaged is left out. A log that does not exist is empty.
 func Read(ctx context.Context, dir, id, driver string, o ReadOptions, emit func(*Entry) error) error {
-	if driver == None {
+	if driver == None || driver == Journald { // the journal is read by its own program
 		return errs.New(errs.Unsupported, "configured logging driver does not support reading")
 	}
 	path := Path(dir, id, driver)
@@ -119,7 +119,7 @@ type Past struct {
 // Open returns the log as it is now. What is written or rotated later does not
 // change what Each gives. The caller closes it.
 func Open(dir, id, driver string) (*Past, error) {
-	if driver == None {
+	if driver == None || driver == Journald {
 		return &Past{}, nil
 	}
 	files, err := snapshot(Path(dir, id, driver))

@@ -14,7 +14,8 @@ const flushAt = 128 << 10
 // Writer keeps the output of one container. It belongs to one goroutine.
 type Writer struct {
 	o    Options
-	file *rotated // nil: driver none
+	file *rotated // nil: another driver than json-file and local
+	sys  *journal // driver journald
 	buf  []byte   // whole entries
 	err  error    // the first failure; it is reported once and does not stop later attempts
 
@@ -26,7 +27,11 @@ type Writer struct {
 // that has something to write opens the file.
 func NewWriter(dir, id string, o Options) *Writer {
 	w := &Writer{o: o}
-	if o.Driver != None {
+	switch o.Driver {
+	case None:
+	case Journald:
+		w.sys = newJournal(o.Attrs)
+	default:
 		w.file = &rotated{path: Path(dir, id, o.Driver), o: o}
 	}
 	return w
@@ -35,7 +40,7 @@ func NewWriter(dir, id string, o Options) *Writer {
 // Path returns the file that the driver logs to, "" for none.
 func Path(dir, id, driver string) string {
 	switch driver {
-	case None:
+	case None, Journald:
 		return ""
 	case Local:
 		return dir + "/local-logs/container.log"
@@ -60,7 +65,7 @@ func (w *Writer) Stream(name string) *Stream {
 // next Flush, or before when there are many.
 func (s *Stream) Write(p []byte, now time.Time) {
 	w := s.w
-	if w.file == nil {
+	if w.file == nil && w.sys == nil {
 		return
 	}
 	w.setTime(now)
@@ -91,7 +96,7 @@ func (s *Stream) Write(p []byte, now time.Time) {
 
 // Close adds the line that was not ended, if any, as it is.
 func (s *Stream) Close(now time.Time) {
-	if len(s.rest) > 0 && s.w.file != nil {
+	if len(s.rest) > 0 && (s.w.file != nil || s.w.sys != nil) {
 		s.w.setTime(now)
 		s.w.entry(s, s.rest, false)
 	}
@@ -113,6 +118,10 @@ func (w *Writer) setTime(now time.Time) {
 }
 
 func (w *Writer) entry(s *Stream, piece []byte, whole bool) {
+	if w.sys != nil {
+		w.note(w.sys.send(s.name, piece, whole, w.now))
+		return
+	}
 	start := len(w.buf)
 	if w.o.Driver == Local {
 		w.buf = appendLocal(w.buf, piece, whole, s.name, w.now)
@@ -152,6 +161,9 @@ func (w *Writer) Trim() {
 // Close flushes and waits for a compression under way.
 func (w *Writer) Close() error {
 	err := w.Flush()
+	if w.sys != nil {
+		w.sys.close()
+	}
 	if w.file != nil {
 		if cerr := w.file.close(); err == nil {
 			err = cerr
