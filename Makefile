@@ -112,6 +112,10 @@ test-vm: | need-go ## lanes in Debian guests with systemd and cgroup v2 (LANE="r
 	@hack/setup vm
 	test/vm/lane $(if $(KERNEL),-k $(KERNEL)) $(LANE)
 
+.PHONY: scale
+scale: | need-go ## 200 networks, 500 containers on one (as root)
+	ISLE_TEST_SCALE=1 $(GO) test -count=1 -v -run '^TestScale$$' -timeout 10m ./internal/network
+
 .PHONY: cross
 cross: | need-go ## vet and build for arm64 (in .cache/arm64)
 	GOARCH=arm64 $(GO) vet ./internal/... ./cmd/...

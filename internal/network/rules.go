@@ -32,12 +32,13 @@ const (
 
 // Connection states and status (linux/netfilter/nf_conntrack_common.h).
 const (
+	ctInvalid            = 1 << 0
 	ctEstablishedRelated = 1<<1 | 1<<2
 	ctStatusDNAT         = 1 << 5
 )
 
 // ruleCount is the number of rules that writeRules makes.
-const ruleCount = 21
+const ruleCount = 22
 
 // writeRules fills a fresh table: sets, chains and rules, without elements.
 //
@@ -98,6 +99,8 @@ func (s *Store) writeRules(b *netlink.Batch) {
 	rule("forward", x(in, out, netlink.InSet(setSame, r(0))), accept)
 	rule("forward", x(in, netlink.InSet(setInternal, r(0))), drop)
 	rule("forward", x(out, netlink.InSet(setInternal, r(4))), drop)
+	// What belongs to no connection would go out as it is, with the container's address.
+	rule("forward", x(in, netlink.InSet(setBridges, r(0))), status(unix.NFT_CT_STATE, ctInvalid), drop)
 	rule("forward", status(unix.NFT_CT_STATE, ctEstablishedRelated), accept)
 	rule("forward", x(out, netlink.InSet(setBridges, r(4))), status(unix.NFT_CT_STATUS, ctStatusDNAT), accept)
 	// What the helper of an ordinary user forwards has been published.
@@ -222,11 +225,24 @@ func (s *Store) ensureRules(c *netlink.Conn, n *Network) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()                                           //nolint:errcheck // nothing was written to it
-	if whole, err = s.rulesWhole(c, n); err != nil || whole { // somebody else was faster
+	defer l.Close() //nolint:errcheck // nothing was written to it
+	count, err := s.table.Rules(c)
+	if err != nil {
 		return err
 	}
-	return s.rebuild(c, n)
+	if count != ruleCount {
+		return s.rebuild(c, n)
+	}
+	if known, err := s.table.Has(c, setBridges, netlink.Ifname(n.Device)); err != nil || known {
+		return err // somebody else was faster
+	}
+	// A new network. The table is not made anew for it, which would wake all that
+	// watch over it.
+	b := netlink.NewBatch()
+	b.BeginTransaction()
+	s.networkElems(b, n)
+	b.EndTransaction()
+	return c.DoTransaction(b)
 }
 
 func (s *Store) rulesWhole(c *netlink.Conn, n *Network) (bool, error) {

@@ -632,3 +632,53 @@ func TestForeignPolicy(t *testing.T) {
 		t.Error("warned where the device is let through")
 	}
 }
+
+// varScale asks for the numbers of docs/networking.md instead of small ones (make scale).
+const varScale = "ISLE_TEST_SCALE"
+
+// TestScale: many networks, and many containers on one.
+func TestScale(t *testing.T) {
+	networks, containers := 20, 40
+	if os.Getenv(varScale) != "" {
+		networks, containers = 200, 500
+	}
+	w := newWire(t)
+	if _, err := w.s.Get(Default); err != nil { // the first has the largest subnet
+		t.Fatal(err)
+	}
+	var first, last *box
+	start := time.Now()
+	for i := range networks {
+		name := fmt.Sprint("net", i)
+		if _, err := w.s.Create(Request{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		last = w.plain(name)
+		if i == 0 {
+			first = last
+		}
+	}
+	t.Logf("%d networks with a container each: %s", networks, time.Since(start))
+	w.refused(first.ns, "tcp", last.ip+":80")
+	w.refused(last.ns, "tcp", first.ip+":80")
+	start = time.Now()
+	var boxes []*box
+	seen := map[string]bool{}
+	for range containers {
+		b := w.box(container.Config{})
+		if seen[b.ip] {
+			t.Fatalf("%s twice", b.ip)
+		}
+		seen[b.ip] = true
+		boxes = append(boxes, b)
+	}
+	t.Logf("%d containers on one network: %s", containers, time.Since(start))
+	w.sees(boxes[0].ns, "tcp", boxes[containers-1].ip+":80", boxes[0].ip)
+	w.sees(boxes[containers-1].ns, "tcp", boxes[0].ip+":80", boxes[containers-1].ip)
+	flush(t, w)
+	if err := boxes[containers/2].a.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(first.ns, "tcp", last.ip+":80")
+	w.sees(boxes[0].ns, "tcp", boxes[containers-1].ip+":80", boxes[0].ip)
+}

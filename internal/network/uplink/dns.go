@@ -401,24 +401,27 @@ func (d *names) reverse(l *dnsListener, client net.IP, name string) string {
 // upstream asks the name servers of the host, which it reads anew when
 // resolv.conf has changed (a VPN that comes or goes).
 type upstream struct {
+	path string
+
 	mu      sync.Mutex
 	read    time.Time // modification time of what was read
 	servers []string
 }
 
+// resolvConf is the host's.
 const resolvConf = "/etc/resolv.conf"
 
 func (u *upstream) list() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	fi, err := os.Stat(resolvConf)
+	fi, err := os.Stat(u.path)
 	if err != nil {
 		return u.servers
 	}
 	if fi.ModTime().Equal(u.read) {
 		return u.servers
 	}
-	text, err := os.ReadFile(resolvConf)
+	text, err := os.ReadFile(u.path)
 	if err != nil {
 		return u.servers
 	}

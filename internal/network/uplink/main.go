@@ -43,7 +43,7 @@ func Main() int {
 	if err == nil {
 		unix.CloseOnExec(listenFD)
 		debug.SetGCPercent(50) // it shall stay small; it does not make much garbage
-		err = serve(env, listenFD, false, func() { os.Exit(0) })
+		err = serve(env, listenFD, options{resolv: resolvConf}, func() { os.Exit(0) })
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "isled network:", err)
@@ -75,6 +75,12 @@ type server struct {
 	quit    func()
 }
 
+// options are what tests have otherwise.
+type options struct {
+	resolv string // the host's resolv.conf
+	stack  bool   // keep off the kernel's sockets, as on one that cannot
+}
+
 // client is the monitor of one container.
 type client struct {
 	fd    int
@@ -83,15 +89,14 @@ type client struct {
 }
 
 // serve answers monitors that connect to the socket listen, until that is shut
-// down; idle is called when the last one has been gone for a while. stack keeps
-// connections off the kernel's sockets, as on one that cannot.
-func serve(env config.Env, listen int, stack bool, idle func()) error {
+// down; idle is called when the last one has been gone for a while.
+func serve(env config.Env, listen int, o options, idle func()) error {
 	s := &server{env: env, quit: idle, clients: map[*client]bool{}, idle: time.AfterFunc(grace, func() {})}
 	s.idle.Stop()
-	s.names = &names{s: s, listeners: map[string]*dnsListener{}, upstream: &upstream{}}
+	s.names = &names{s: s, listeners: map[string]*dnsListener{}, upstream: &upstream{path: o.resolv}}
 	if env.Rootless {
 		var err error
-		if s.up, err = openUplink(network.Open(env), stack); err != nil {
+		if s.up, err = openUplink(network.Open(env), o.stack); err != nil {
 			return err
 		}
 		s.up.resolve = s.names.upstream

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,9 +43,14 @@ type rig struct {
 // that it names.
 const varHelper = "ISLE_TEST_HELPER"
 
+// varRootful makes it root's.
+const varRootful = "ISLE_TEST_ROOTFUL"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(varHelper); dir != "" {
-		if err := serve(testEnv(dir), listenFD, false, func() { os.Exit(0) }); err != nil {
+		env := testEnv(dir)
+		env.Rootless = os.Getenv(varRootful) == ""
+		if err := serve(env, listenFD, options{resolv: dir + "/resolv.conf"}, func() { os.Exit(0) }); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -81,6 +87,9 @@ func (r *rig) startProcess() {
 	defer l.Close()
 	r.helper = exec.Command("/proc/self/exe", "-test.run=^$")
 	r.helper.Env = append(os.Environ(), varHelper+"="+filepath.Dir(r.env.Data))
+	if !r.env.Rootless {
+		r.helper.Env = append(r.helper.Env, varRootful+"=1")
+	}
 	r.helper.ExtraFiles = []*os.File{l}
 	r.helper.Stderr = os.Stderr
 	r.helper.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -115,7 +124,9 @@ func (r *rig) start() {
 	r.t.Helper()
 	fd := r.socket()
 	r.listen, r.done = fd, make(chan error, 1)
-	go func() { r.done <- serve(r.env, fd, r.stack, func() {}) }()
+	go func() {
+		r.done <- serve(r.env, fd, options{resolv: filepath.Dir(r.env.Data) + "/resolv.conf", stack: r.stack}, func() {})
+	}()
 	r.t.Cleanup(func() { _ = unix.Shutdown(fd, unix.SHUT_RDWR) })
 }
 
@@ -159,23 +170,49 @@ func (r *rig) box(c container.Config) *box {
 	}
 	r.t.Cleanup(func() { _ = ns.Close() })
 	b := &box{a, ns, rec}
-	tellSource(r.t, ns, "0.0.0.0:80")
+	tellSource(r.t, ns, ":80")
 	return b
 }
 
-// tellSource answers on a port, TCP and UDP, with the address of whoever asks.
+// tellSource answers on a port, TCP and UDP, with the address of whoever asks. An
+// address without a host is one of both versions: package net would find out
+// whether there are two from the first namespace it meets.
 func tellSource(t *testing.T, ns *os.File, at string) (port int) {
 	t.Helper()
-	var ln net.Listener
-	var pc net.PacketConn
-	if err := netlink.In(ns, func() (err error) {
-		if ln, err = net.Listen("tcp4", at); err == nil {
-			pc, err = net.ListenPacket("udp4", ln.Addr().String())
-		}
-		return err
-	}); err != nil {
+	host, text, err := net.SplitHostPort(at)
+	if err != nil {
 		t.Fatal(err)
 	}
+	versions := []string{"4", "6"}
+	if i := net.ParseIP(host); i != nil {
+		versions = []string{"4"}
+		if i.To4() == nil {
+			versions[0] = "6"
+		}
+	}
+	for _, v := range versions {
+		var ln net.Listener
+		var pc net.PacketConn
+		if err := netlink.In(ns, func() (err error) {
+			if ln, err = net.Listen("tcp"+v, net.JoinHostPort(host, text)); err != nil {
+				return err
+			}
+			_, text, _ = net.SplitHostPort(ln.Addr().String())
+			pc, err = net.ListenPacket("udp"+v, net.JoinHostPort(host, text))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		serveSource(t, ln, pc)
+	}
+	if port, err = strconv.Atoi(text); err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func serveSource(t *testing.T, ln net.Listener, pc net.PacketConn) {
+	t.Helper()
 	t.Cleanup(func() { _, _ = ln.Close(), pc.Close() })
 	go func() {
 		for {
@@ -197,26 +234,33 @@ func tellSource(t *testing.T, ns *os.File, at string) (port int) {
 			_, _ = pc.WriteTo([]byte(hostOf(from).String()+"\n"), from)
 		}
 	}()
-	a, _ := ln.Addr().(*net.TCPAddr)
-	return a.Port
 }
 
 // ask connects from a namespace and returns the address it is seen with.
 func ask(ns *os.File, proto, host string, port int) (string, error) {
+	return askFor(ns, proto, host, port, 3*time.Second)
+}
+
+func askFor(ns *os.File, proto, host string, port int, patience time.Duration) (string, error) {
 	var c net.Conn
 	err := netlink.In(ns, func() error {
 		typ := unix.SOCK_STREAM
 		if proto == "udp" {
 			typ = unix.SOCK_DGRAM
 		}
-		fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
+		at := netip.MustParseAddrPort(net.JoinHostPort(host, strconv.Itoa(port)))
+		family := unix.AF_INET
+		if at.Addr().Is6() {
+			family = unix.AF_INET6
+		}
+		fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		f := os.NewFile(uintptr(fd), host)
 		defer f.Close()
-		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 3})
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte(net.ParseIP(host).To4())}); err != nil {
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: int64(patience / time.Second), Usec: int64(patience % time.Second / time.Microsecond)})
+		if err := unix.Connect(fd, sockaddr(at)); err != nil {
 			return err
 		}
 		c, err = net.FileConn(f)
@@ -226,7 +270,7 @@ func ask(ns *os.File, proto, host string, port int) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if proto == "udp" {
 		if _, err := c.Write([]byte("?")); err != nil {
 			return "", err
@@ -240,8 +284,8 @@ func (r *rig) sees(ns *os.File, proto, host string, port int, want string) {
 	r.t.Helper()
 	var got string
 	var err error
-	for range 10 { // of three seconds, on a busy machine
-		if got, err = ask(ns, proto, host, port); err == nil {
+	for range 10 { // of three seconds, on a busy machine; less once something has failed
+		if got, err = ask(ns, proto, host, port); err == nil || r.t.Failed() {
 			break
 		}
 	}
