@@ -312,8 +312,15 @@ func TestOnTheWire(t *testing.T) {
 			host string
 			port int
 		}{
-			{l.client, hostV6, 8081}, {l.client, hostV4, 8082}, {l.client, hostV4, 8083}, {l.client, hostV6, 8084},
-			{l.client, hostV4, 80}, {in.ns, clientV4, out}, {in.ns, clientV6, out}, {in.ns, web.a.Addr(), 80}, {in.ns, web6, 80},
+			{l.client, hostV6, 8081},
+			{l.client, hostV4, 8082},
+			{l.client, hostV4, 8083},
+			{l.client, hostV6, 8084},
+			{l.client, hostV4, 80},
+			{in.ns, clientV4, out},
+			{in.ns, clientV6, out},
+			{in.ns, web.a.Addr(), 80},
+			{in.ns, web6, 80},
 			{in.ns, hostV4, 8080},
 		} {
 			l.refused(no.from, "tcp", no.host, no.port)
