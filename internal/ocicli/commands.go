@@ -18,6 +18,7 @@ func commands() []command {
 	console := flag{names: "console-socket", help: "UNIX socket that gets the master of the container's terminal"}
 	pidfd := flag{names: "pidfd-socket", help: "UNIX socket that gets a pidfd of the process"}
 	pidFile := flag{names: "pid-file", help: "file for the process's id"}
+	config := flag{names: "config f", help: "as crun has it: the bundle's file in place of config.json", hidden: true}
 	noPivot := flag{names: "no-pivot", kind: boolean, help: "change the root without pivot_root(2), for a root on the initial ramdisk"}
 	noKeyring := flag{names: "no-new-keyring", kind: boolean, help: "leave the process the caller's session keyring"}
 	preserve := flag{names: "preserve-fds", kind: integer, help: "pass on N more descriptors after the standard ones and those of $LISTEN_FDS", def: "0"}
@@ -49,7 +50,7 @@ func commands() []command {
 		{
 			name: "create", short: "Create a container", usage: idUsage, min: 1, max: 1, failed: "runc create", run: (*call).create,
 			long:  "Makes all of the container but for its command, which start executes.",
-			flags: []flag{bundle, console, pidfd, pidFile, noPivot, noKeyring, preserve},
+			flags: []flag{bundle, config, console, pidfd, pidFile, noPivot, noKeyring, preserve},
 		},
 		{
 			name: "delete", short: "Delete a container that is not running", usage: idUsage, min: 1, max: 1, run: (*call).delete,
@@ -108,7 +109,7 @@ func commands() []command {
 		{name: "resume", short: "Let a frozen container go on", usage: idUsage, min: 1, max: 1, run: (*call).resume},
 		{
 			name: "run", short: "Create a container and start it", usage: idUsage, min: 1, max: 1, failed: "runc run", run: (*call).runContainer,
-			flags: []flag{bundle, console, pidfd, detach, {names: "keep", kind: boolean, help: "do not delete the container at its end"}, pidFile, noReaper, noPivot, noKeyring, preserve},
+			flags: []flag{bundle, config, console, pidfd, detach, {names: "keep", kind: boolean, help: "do not delete the container at its end"}, pidFile, noReaper, noPivot, noKeyring, preserve},
 		},
 		{
 			name: "spec", short: "Write a config.json to begin with", run: (*call).spec,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -61,8 +62,12 @@ type bundle struct {
 }
 
 // openBundle reads the bundle in dir; "": the current directory, which dir
-// becomes, for the bundle may name its root relative to itself.
-func openBundle(dir string) (*bundle, error) {
+// becomes, for the bundle may name its root relative to itself. file is the name
+// of its configuration; "": config.json.
+func openBundle(dir, file string) (*bundle, error) {
+	if file == "" {
+		file = configFile
+	}
 	if dir != "" {
 		if err := os.Chdir(dir); err != nil {
 			return nil, err
@@ -72,9 +77,9 @@ func openBundle(dir string) (*bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(configFile)
+	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("JSON specification file %s not found", configFile)
+		return nil, fmt.Errorf("JSON specification file %s not found", file)
 	}
 	if err != nil {
 		return nil, err
@@ -122,7 +127,12 @@ func environment(env []string, home func() string) ([]string, error) {
 			return nil, fmt.Errorf("invalid environment variable %q: contains nul byte (\\x00)", name)
 		}
 		if name == "HOME" && value == "" {
-			continue // as if it were not there
+			// As if it were not there.
+			if i, set := at[name]; set {
+				out[i] = ""
+				delete(at, name)
+			}
+			continue
 		}
 		if i, twice := at[name]; twice {
 			out[i] = kv
@@ -131,6 +141,7 @@ func environment(env []string, home func() string) ([]string, error) {
 		at[name] = len(out)
 		out = append(out, kv)
 	}
+	out = slices.DeleteFunc(out, func(kv string) bool { return kv == "" })
 	if _, set := at["HOME"]; !set {
 		out = append(out, "HOME="+home())
 	}

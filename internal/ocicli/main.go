@@ -75,6 +75,7 @@ func globalFlags() []flag {
 		{names: "root", help: "directory of the containers' state; it should not survive a reboot", def: defaultRoot()},
 		{names: "criu", help: "path of criu; the one in $PATH is used", hidden: true},
 		{names: "systemd-cgroup", kind: boolean, help: "let systemd make the cgroups; cgroupsPath is then SLICE:PREFIX:NAME"},
+		{names: "cgroup-manager", help: "as crun has it: cgroupfs, systemd or disabled", hidden: true},
 		{names: "rootless", help: "go on without cgroups that may not be made: true, false or auto", def: "auto"},
 		{names: "version v", kind: boolean, help: "print the version"},
 	}

@@ -67,9 +67,14 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		return nil, err
 	}
 	// Without a mount namespace of its own the container's mounts are made in the
-	// caller's, where they stay, and its root is one by chroot(2) only.
-	if c.hostMounts = !c.ns.has(unix.CLONE_NEWNS); c.hostMounts && !o.HostMounts {
+	// caller's or in the one that it joins, where they stay, and its root is one by
+	// chroot(2) only.
+	switch c.hostMounts = c.ns.new&unix.CLONE_NEWNS == 0; {
+	case o.HostMounts:
+	case !c.ns.has(unix.CLONE_NEWNS):
 		return nil, unsupported("namespace \"mount\": a container needs its own")
+	default:
+		c.hostMounts = false // the namespace is a container's, with its root
 	}
 	if err := c.check(); err != nil {
 		return nil, err
@@ -83,7 +88,9 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 	p.LegacyClone = o.legacyClone
 	p.Laps(lap.File())
 	newRoot := c.ns.new&unix.CLONE_NEWNS != 0 || c.hostMounts
-	late := newRoot && (o.Hooks != nil || o.NoPivot || c.hostMounts)
+	// The root is changed last where something still needs the old one: hooks, or
+	// the kernel's look for a whole proc before it gives a user namespace another.
+	late := newRoot && (o.Hooks != nil || o.NoPivot || c.hostMounts || c.userNS && o.Rootfs == nil)
 
 	// The caller's thread: everything that is named in the host's terms. A
 	// caller without privilege leaves mounts to the child, which is root of the
@@ -150,7 +157,7 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 			p.Step(program.Step{Verb: "make mounts private"})
 			p.Call(unix.SYS_MOUNT, program.Null, p.String("/"), program.Null, program.Int(unix.MS_REC|unix.MS_PRIVATE), program.Null)
 		}
-		c.prepareVisible(mounts)
+		c.prepareVisible(mounts, late)
 		if err := c.sysctls(mounts); err != nil {
 			return nil, err
 		}
@@ -322,11 +329,18 @@ func (c *compiler) pivot(rootfs program.Arg) {
 	p.Call(unix.SYS_UMOUNT2, dot, program.Int(unix.MNT_DETACH))
 }
 
-// attachRoot puts the root where it comes from, for hooks that look for it there.
+// attachRoot puts the root into the host's tree: where it comes from, for hooks
+// that look for it there. Without hooks a directory is taken that root of a user
+// namespace can get at, whoever may enter the others on the way.
 func (c *compiler) attachRoot(rootfs program.Arg) {
 	p := c.p
-	p.Step(program.Step{Verb: "root", Dst: c.s.Root.Path})
-	p.Call(unix.SYS_MOVE_MOUNT, rootfs, p.Empty(), program.CWD, p.String(c.s.Root.Path), program.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	at := c.s.Root.Path
+	if c.o.Hooks == nil && c.userNS && !c.hostMounts {
+		first, _, _ := strings.Cut(strings.TrimPrefix(path.Clean(at), "/"), "/")
+		at = "/" + first
+	}
+	p.Step(program.Step{Verb: "root", Dst: at})
+	p.Call(unix.SYS_MOVE_MOUNT, rootfs, p.Empty(), program.CWD, p.String(at), program.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
 // leave makes an attached root the root of the container.

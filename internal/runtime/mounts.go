@@ -202,10 +202,15 @@ func (c *compiler) hostTwin(m *mount) string {
 }
 
 // prepareVisible makes the proc and sysfs mounts while the host's are still in
-// sight (see the package's theory of operation).
-func (c *compiler) prepareVisible(mounts []mount) {
+// sight (see the package's theory of operation). Where they are in sight until the
+// end, or need not be, the mounts are made in their turn: mountinfo lists mounts
+// in the order in which they were made (Linux 6.8), and that of the spec is
+// expected there. A proc that the kernel parameters are written through is early.
+func (c *compiler) prepareVisible(mounts []mount, late bool) {
 	for i := range mounts {
-		if m := &mounts[i]; m.typ == "proc" || m.typ == "sysfs" {
+		m := &mounts[i]
+		early := m.typ == "sysfs" && c.userNS && !late || m.typ == "proc" && (c.userNS && !late || len(c.s.Linux.Sysctl) > 0)
+		if early {
 			c.p.Step(m.step("mount"))
 			m.fd = c.newMount(m).Arg()
 		}
@@ -246,6 +251,9 @@ func (c *compiler) newMount(m *mount) program.Slot {
 		without, _ := splitOption(m.opt.data, "gid")
 		unmapped, ok := p.NewLabel(), p.NewLabel()
 		p.Call(unix.SYS_FSOPEN, p.String(typ), program.Int(unix.FSOPEN_CLOEXEC)).To(fs)
+		if m.spec.Source != "" {
+			p.Call(unix.SYS_FSCONFIG, fs.Arg(), program.Int(unix.FSCONFIG_SET_STRING), p.String("source"), p.String(m.spec.Source), program.Int(0))
+		}
 		p.Call(unix.SYS_FSCONFIG, fs.Arg(), program.Int(unix.FSCONFIG_SET_STRING), p.String("gid"), p.String(gids), program.Int(0)).Catch(unix.EINVAL, unmapped)
 		c.fsconfig(fs, without)
 		p.Call(unix.SYS_FSCONFIG, fs.Arg(), program.Int(unix.FSCONFIG_CMD_CREATE), program.Null, program.Null, program.Int(0)).Catch(unix.EINVAL, unmapped)

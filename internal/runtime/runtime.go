@@ -82,8 +82,9 @@ type Options struct {
 	NoPivot bool
 	// Keyring is the description of a new session keyring; "": the caller's stays.
 	Keyring string
-	// HostMounts allows a spec without a mount namespace: its mounts are made in
-	// the caller's and are left there.
+	// HostMounts allows a spec without a mount namespace of its own: its mounts are
+	// made in the caller's, or in the one that it joins, and are left there.
+	// Otherwise a joined one has the root and the mounts already.
 	HostMounts bool
 	// AllCPUs lets the process run on every CPU that its cgroup allows, rather
 	// than on those that the caller is bound to.
