@@ -116,6 +116,10 @@ test-vm: | need-go ## lanes in Debian guests with systemd and cgroup v2 (LANE="r
 scale: | need-go ## 200 networks, 500 containers on one (as root)
 	ISLE_TEST_SCALE=1 $(GO) test -count=1 -v -run '^TestScale$$' -timeout 10m ./internal/network
 
+.PHONY: crash
+crash: build ## kill isle at every system call that changes something (ISLE_CRASH_EVERY=1: every one)
+	ISLE_CRASH_EVERY=$${ISLE_CRASH_EVERY:-1} hack/lane $(GO) test -count=1 -timeout 120m -v ./test/crash
+
 .PHONY: cross
 cross: | need-go ## vet and build for arm64 (in .cache/arm64)
 	GOARCH=arm64 $(GO) vet ./internal/... ./cmd/...

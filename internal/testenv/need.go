@@ -35,6 +35,7 @@ const (
 	Runc              Word = "Runc"
 	Crun              Word = "Crun"
 	Bwrap             Word = "Bwrap"
+	Strace            Word = "Strace"
 	Peers             Word = "Peers"       // podman, docker, runc and bwrap: what the benchmark compares with
 	Witnesses         Word = "Witnesses"   // lsns, findmnt, nsenter, getpcaps, capsh, ip, ss: what the kernel says by others' mouths
 	Browser           Word = "Browser"     // chromium

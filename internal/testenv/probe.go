@@ -36,6 +36,7 @@ func probes() map[Word]func() error {
 		Runc:              tools("runc"),
 		Crun:              tools("crun"),
 		Bwrap:             tools("bwrap"),
+		Strace:            tools("strace"),
 		Peers:             tools("podman", "dockerd", "docker", "runc", "bwrap"),
 		Witnesses:         tools("lsns", "findmnt", "nsenter", "getpcaps", "capsh", "ip", "ss"),
 		Browser:           tools("chromium"),
