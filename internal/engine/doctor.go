@@ -108,7 +108,7 @@ func (e *Engine) leftovers() (found []string, err error) {
 	count(half, "half made container", "half made containers")
 	graves, stages, socks := 0, 0, 0
 	for _, d := range entries(e.env.Tmp()) {
-		if id, ok := strings.CutPrefix(d, "rm-"); ok && state.IsID(id) && !monitor.Alive(e.env, id) {
+		if id, ok := monitor.IsGrave(d); ok && !monitor.Alive(e.env, id) {
 			graves++
 		}
 	}
@@ -165,7 +165,7 @@ func (e *Engine) tidy() (done []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	monitor.SweepStore(e.env, e.removeTree)
+	monitor.SweepStore(e.env, e.remover())
 	err = e.inside(workSweepLayers, e.env.Layers(), e.env.Volumes())
 	ids := make([]string, len(all))
 	for i, c := range all {

@@ -77,18 +77,20 @@ func (e *Engine) lockDead(ctx context.Context, c *Container, force bool) (*state
 	}
 }
 
+// remover removes what belongs to ids of the user's namespace from inside it.
+func (e *Engine) remover() monitor.Remover {
+	return monitor.Remover{Tree: e.removeTree, Volume: e.removeVolume}
+}
+
 // discard removes a container; the caller holds its lock.
 func (e *Engine) discard(c *Container, volumes bool) error {
 	if c.State.Status == container.Created {
 		monitor.Sweep(e.env, &c.Record) // its monitor may have been killed before it wrote a state
 	}
-	grave, err := monitor.Bury(e.env, &c.Record)
+	grave, err := monitor.Bury(e.env, &c.Record, volumes)
 	if err != nil {
 		return err
 	}
 	e.tellContainer(&c.Record, "destroy")
-	if volumes {
-		err = grave.RemoveVolumes(e.removeVolume)
-	}
-	return errors.Join(err, grave.Clear(e.removeTree))
+	return grave.Clear(e.remover())
 }

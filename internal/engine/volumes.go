@@ -9,6 +9,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/monitor"
 	"github.com/isle-engine/isle/internal/state"
 	"github.com/isle-engine/isle/internal/storage"
 )
@@ -43,6 +44,10 @@ func (e *Engine) resolveVolumes(rec *container.Record) error {
 			}
 		}
 	}
+	unnamed, err := e.planVolumes(rec)
+	if err != nil {
+		return err
+	}
 	for i := range c.Mounts {
 		m := &c.Mounts[i]
 		if m.Type != "volume" {
@@ -53,7 +58,7 @@ func (e *Engine) resolveVolumes(rec *container.Record) error {
 		}
 		name, labels := m.Source, m.VolumeLabels
 		if name == "" {
-			name = state.NewID()
+			name, unnamed = unnamed[0], unnamed[1:]
 			labels = map[string]string{anonymousLabel: ""}
 			maps.Copy(labels, m.VolumeLabels)
 		}
@@ -66,6 +71,21 @@ func (e *Engine) resolveVolumes(rec *container.Record) error {
 		rec.Volumes[path.Clean(m.Target)] = name
 	}
 	return nil
+}
+
+// planVolumes chooses the names of the volumes that nobody named, and notes them
+// before they are made.
+func (e *Engine) planVolumes(rec *container.Record) ([]string, error) {
+	var names []string
+	for i := range rec.Config.Mounts {
+		if m := &rec.Config.Mounts[i]; m.Type == "volume" && m.Source == "" {
+			names = append(names, state.NewID())
+		}
+	}
+	if names == nil {
+		return nil, nil
+	}
+	return names, monitor.PlanVolumes(e.env.Container(rec.ID), names)
 }
 
 // mounted reports whether something is mounted on target already.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/linux/lap"
-	"github.com/isle-engine/isle/internal/storage"
 )
 
 // drainTime bounds the wait for output of a container whose init is dead. Its
@@ -150,9 +149,9 @@ func (m *monitor) end() {
 	var grave *Grave
 	m.removeSocket()
 	if m.rec.Config.AutoRemove {
-		if grave, _ = Bury(m.env, &m.rec); grave != nil { // else the next removal finds it
+		if grave, _ = Bury(m.env, &m.rec, true); grave != nil { // else the next removal finds it
 			m.note("destroy")
-			_ = grave.RemoveVolumes(storage.OpenVolumes(m.env.Volumes()).Remove) // then it stays, as an unused one
+			_ = grave.RemoveVolumes(Directly(m.env)) // the sweep does it again
 		}
 	} else {
 		// The next look at the record finds the lock free and says the same,
@@ -180,7 +179,7 @@ func (m *monitor) end() {
 	if grave != nil {
 		// Under the lock, which the end of this process releases: nobody sweeps
 		// what is being removed.
-		_ = grave.Clear(storage.RemoveTree) // what stays is swept by the next removal
+		_ = grave.Clear(Directly(m.env)) // what stays is swept by the next removal
 	}
 }
 

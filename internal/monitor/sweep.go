@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,11 +13,11 @@ import (
 	"github.com/isle-engine/isle/internal/state"
 )
 
-// SweepStore removes, by removeTree, what was half done when somebody was
+// SweepStore removes what was half done when somebody was
 // killed: the graves of containers, and directories of containers that were
 // never completed. Whoever is at work on one holds its lock. What cannot be
 // removed now is left to the next sweep.
-func SweepStore(env config.Env, removeTree func(dir string) error) {
+func SweepStore(env config.Env, remove Remover) {
 	for _, dir := range [...]string{env.Tmp(), env.Containers()} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
@@ -24,9 +25,11 @@ func SweepStore(env config.Env, removeTree func(dir string) error) {
 		}
 		for _, d := range entries {
 			path := filepath.Join(dir, d.Name())
-			id, grave := strings.CutPrefix(d.Name(), "rm-")
-			if !state.IsID(id) || !grave && complete(path) {
-				continue
+			id, grave := IsGrave(d.Name())
+			if !grave {
+				if id = d.Name(); !state.IsID(id) || complete(path) {
+					continue
+				}
 			}
 			lock, err := Lock(env, id)
 			if err != nil {
@@ -36,11 +39,36 @@ func SweepStore(env config.Env, removeTree func(dir string) error) {
 				rec := container.Record{ID: id}
 				_ = state.ReadRecord(path, &rec) // for its cgroup's parent, if there is one
 				Sweep(env, &rec)
-				_ = removeTree(path) // the next sweep tries again
+				g := Grave{env, &rec, strings.HasPrefix(d.Name(), graveVolumes)}
+				if errors.Join(g.RemoveVolumes(remove), removePlanned(env, path, id, remove)) == nil {
+					_ = remove.Tree(path) // the next sweep tries again
+				}
 			}
 			_ = lock.Close() // nothing is written to it
 		}
 	}
+}
+
+// PlanVolumes notes, in the directory of a container that has no record yet, the
+// volumes that are about to be made for it: who is killed before the record is
+// there leaves them to the sweep.
+func PlanVolumes(dir string, names []string) error {
+	return state.WriteJSON(filepath.Join(dir, plannedFile), names, true)
+}
+
+const plannedFile = "volumes.json"
+
+// removePlanned removes the volumes of a container that was never completed.
+func removePlanned(env config.Env, dir, id string, remove Remover) error {
+	var names []string
+	if complete(dir) || state.ReadJSON(filepath.Join(dir, plannedFile), &names) != nil {
+		return nil //nolint:nilerr // no plan that can be read: nothing was made
+	}
+	var all error
+	for _, name := range names {
+		all = errors.Join(all, removeVolume(env, name, id, remove))
+	}
+	return all
 }
 
 // complete reports whether a container's directory has its record.

@@ -89,6 +89,7 @@ func (v *Volumes) Create(name string, labels, opts map[string]string) (Volume, e
 	if err := os.MkdirAll(v.dir, 0o700); err != nil {
 		return Volume{}, subject(err)
 	}
+	_, _ = v.Sweep() // what others left who were killed; the next one tries again
 	tmp := filepath.Join(v.dir, stagePrefix+random())
 	// 0711: others cannot list, but a container's users pass to what is theirs.
 	if err := os.Mkdir(tmp, 0o711); err != nil {
