@@ -88,7 +88,7 @@ func TestCommands(t *testing.T) {
 			{"load", 0, "Loaded image: input\n", ""},
 			{"load -i /nonexistent", 1, "", "isle: open /nonexistent: no such file or directory\n"},
 			{"import - x:1", 0, "sha256:" + strings.Repeat("5", 64) + "\n", ""},
-			{"import http://x/y", 1, "", "isle: import \"http://x/y\": fetching an archive is not supported\nhint: fetch it first: curl -L http://x/y | isle import - NAME\n"},
+			{"import http://x/y n:1", 0, "Downloading from http://x/y\nsha256:5555555555555555555555555555555555555555555555555555555555555555\n", ""},
 			{"images -q", 0, "dddddddddddd\ndddddddddddd\nffffffffffff\n999999999999\n", ""},
 			{"images -q alpine", 0, "dddddddddddd\ndddddddddddd\n", ""},
 			{"images nope", 0, "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n", ""},

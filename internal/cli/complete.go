@@ -177,7 +177,7 @@ func openFlag(flags []flag, last string) *flag {
 // flagValues are what may follow a flag.
 func (c *call) flagValues(f *flag, word string) []string {
 	fixed := map[string]string{
-		"pull": "always missing never", "restart": "no always on-failure unless-stopped", "type": "container image",
+		"format": "json table", "pull": "always missing never", "restart": "no always on-failure unless-stopped", "type": "container image",
 		"network": "none host container:", "pid": "host private container:", "uts": "host private", "userns": "host private auto keep-id",
 		"cgroupns": "host private", "ipc": "host private shareable none container:", "log-driver": "json-file local journald none", "attach": "stdin stdout stderr",
 		"security-opt": "seccomp= apparmor= label= no-new-privileges mask= unmask=ALL systempaths=unconfined",
@@ -187,9 +187,17 @@ func (c *call) flagValues(f *flag, word string) []string {
 		out = append(out, candidate(v, "", word)...)
 	}
 	switch f.name {
+	case "volume":
+		for _, w := range c.volumeWords(word) {
+			name, help, _ := strings.Cut(w, "\t")
+			out = append(out, name+":\t"+help)
+		}
 	case "volumes-from":
 		out = append(out, c.containerWords(word, true)...)
 	case "network", "pid", "ipc":
+		if f.name == "network" {
+			out = append(out, c.networkWords(word)...)
+		}
 		if name, ok := strings.CutPrefix(word, "container:"); ok {
 			out = nil
 			for _, n := range c.containerWords(name, false) {
@@ -200,36 +208,92 @@ func (c *call) flagValues(f *flag, word string) []string {
 	return out
 }
 
+// argKinds says what names the arguments of commands are: one letter an
+// argument, the last for all that follow. c: a container; r: a running one;
+// i: an image; n: a network; v: a volume; -: nothing that is known.
+func argKinds(cmd string) string {
+	kinds := map[string]string{
+		"attach": "r", "commit": "c-", "diff": "c", "exec": "r-", "export": "c", "kill": "r", "logs": "c", "pause": "r", "port": "c-", "rename": "c-",
+		"restart": "c", "rm": "c", "start": "c", "stats": "r", "stop": "r", "top": "r-", "unpause": "r", "update": "c", "wait": "r", "container inspect": "c",
+		"create": "i-", "run": "i-", "history": "i", "images": "i", "pull": "i", "push": "i", "rmi": "i", "save": "i", "tag": "i", "image inspect": "i",
+		"network connect": "nc", "network disconnect": "nc", "network inspect": "n", "network rm": "n", "volume inspect": "v", "volume rm": "v", "volume export": "v", "volume import": "v-",
+		"plan": "i-", "explain": "c",
+	}
+	return kinds[cmd]
+}
+
 // argWords are the names that a command's next argument may be.
 func (c *call) argWords(cmd *command, n int, word string) []string {
 	if cmd.max >= 0 && n >= cmd.max {
 		return nil
 	}
 	switch cmd.paths[0] {
-	case "start":
-		return c.containerWords(word, true)
-	case "exec", "attach", "stop", "kill", "wait":
-		if cmd.wordsEndFlags && n > 0 {
-			return nil
-		}
-		return c.containerWords(word, false)
-	case "rm", "logs", "container inspect":
-		return c.containerWords(word, true)
 	case "inspect":
-		return append(c.containerWords(word, true), c.imageWords(word)...)
-	case "run", "create":
-		if n > 0 {
-			return nil
+		return append(append(append(c.containerWords(word, true), c.imageWords(word)...), c.networkWords(word)...), c.volumeWords(word)...)
+	case "cp":
+		if strings.ContainsAny(word, "/.") {
+			return nil // a path; the shell knows files
 		}
-		return c.imageWords(word)
-	case "rmi", "tag", "images", "image inspect", "pull":
-		return c.imageWords(word)
+		var out []string
+		for _, w := range c.containerWords(word, true) {
+			name, help, _ := strings.Cut(w, "\t")
+			out = append(out, name+":\t"+help)
+		}
+		return out
 	case "completion":
 		return append(append(candidate("bash", "", word), candidate("zsh", "", word)...), candidate("fish", "", word)...)
 	case "help":
 		return commandWords(word)
 	}
+	kinds := argKinds(cmd.paths[0])
+	if kinds == "" {
+		return nil
+	}
+	switch kinds[min(n, len(kinds)-1)] {
+	case 'c':
+		return c.containerWords(word, true)
+	case 'r':
+		return c.containerWords(word, false)
+	case 'i':
+		return c.imageWords(word)
+	case 'n':
+		return c.networkWords(word)
+	case 'v':
+		return c.volumeWords(word)
+	}
 	return nil
+}
+
+func (c *call) networkWords(word string) []string {
+	eng, err := c.networker()
+	if err != nil {
+		return nil
+	}
+	list, err := eng.Networks(c.ctx, nil)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, n := range list {
+		out = append(out, candidate(visible(n.Name), visible(n.Driver), word)...)
+	}
+	return out
+}
+
+func (c *call) volumeWords(word string) []string {
+	eng, err := c.volumer()
+	if err != nil {
+		return nil
+	}
+	list, err := eng.Volumes(c.ctx, nil)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for i := range list {
+		out = append(out, candidate(visible(list[i].Name), "local", word)...)
+	}
+	return out
 }
 
 func (c *call) containerWords(word string, all bool) []string {

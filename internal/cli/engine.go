@@ -37,7 +37,7 @@ type conductor interface {
 	InspectImage(ctx context.Context, ref string) (*image.Image, error)
 	RemoveImage(ctx context.Context, ref string, force, noPrune bool) ([]string, error)
 	Load(ctx context.Context, r *os.File, quiet bool) ([]string, error)
-	Import(ctx context.Context, r *os.File, ref string, changes []string, message, platform string) (string, error)
+	Import(ctx context.Context, r *os.File, from, ref string, changes []string, message, platform string) (string, error)
 	Tag(ctx context.Context, src, dst string) error
 	Info(ctx context.Context) (engine.Info, error)
 }

@@ -308,8 +308,14 @@ func (m *memory) Load(_ context.Context, r *os.File, _ bool) ([]string, error) {
 	return strings.Fields(string(b)), err
 }
 
-func (m *memory) Import(_ context.Context, r *os.File, ref string, changes []string, message, platform string) (string, error) {
-	b, err := io.ReadAll(r)
+func (m *memory) Import(_ context.Context, r *os.File, from, ref string, changes []string, message, platform string) (string, error) {
+	var b []byte
+	var err error
+	if r != nil {
+		b, err = io.ReadAll(r)
+	} else {
+		b = []byte(from)
+	}
 	m.note("import %d %s %q %s %s", len(b), ref, changes, message, platform)
 	return "sha256:" + strings.Repeat("5", 64), err
 }
@@ -321,7 +327,7 @@ func (m *memory) Tag(_ context.Context, src, dst string) error {
 }
 
 func (m *memory) Info(context.Context) (engine.Info, error) {
-	return engine.Info{Version: "1.2.3", Root: "/data", RunRoot: "/run", Containers: 3, Running: 1, Kernel: "6.18", NCPU: 2, MemTotal: 24 << 30, CgroupVersion: "2", OperatingSystem: "evil\x1b]0;x\a"}, nil
+	return engine.Info{Version: "1.2.3", Root: "/data", RunRoot: "/run", Containers: 3, Running: 1, Kernel: "6.18", NCPU: 2, MemTotal: 24 << 30, CgroupVersion: "2", CgroupControllers: []string{"cpu", "cpuset", "memory", "pids"}, OperatingSystem: "evil\x1b]0;x\a"}, nil
 }
 
 // newMemory has the images that tests name.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -345,27 +346,31 @@ func cmdImport(c *call) func() error {
 		{name: "platform", v: (*stringVar)(&o.platform), help: "Platform of the image (os/arch[/variant])"},
 	}
 	return func() error {
-		src := c.args[0]
-		if strings.HasPrefix(src, "http://") || strings.HasPrefix(src, "https://") {
-			return errs.Hint(errs.New(errs.Unsupported, "import %q: fetching an archive is not supported", src),
-				"fetch it first: curl -L "+src+" | isle import - NAME")
-		}
-		f, err := c.inputFile(src)
-		if err != nil {
-			return err
-		}
-		if f != c.in {
-			defer f.Close()
-		}
-		ref := ""
+		src, ref, from := c.args[0], "", ""
 		if len(c.args) == 2 {
 			ref = c.args[1]
+		}
+		var f *os.File
+		if strings.HasPrefix(src, "http://") || strings.HasPrefix(src, "https://") {
+			from = src
+			fmt.Fprintln(c.stdout(), "Downloading from "+visible(src))
+			if err := c.flush(); err != nil {
+				return err
+			}
+		} else {
+			var err error
+			if f, err = c.inputFile(src); err != nil {
+				return err
+			}
+			if f != c.in {
+				defer f.Close()
+			}
 		}
 		eng, err := c.engine()
 		if err != nil {
 			return err
 		}
-		id, err := eng.Import(c.ctx, f, ref, o.changes, o.message, o.platform)
+		id, err := eng.Import(c.ctx, f, from, ref, o.changes, o.message, o.platform)
 		if err != nil {
 			return fromFile(src, err)
 		}

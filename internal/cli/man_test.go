@@ -17,8 +17,8 @@ func TestManPages(t *testing.T) {
 	pages := map[string]string{"isle.1": mainPage()}
 	table := commands()
 	for i := range table {
-		if cmd := &table[i]; cmd.group != "" {
-			pages["isle-"+cmd.paths[0]+".1"] = commandPage(cmd)
+		if cmd := &table[i]; !strings.HasPrefix(cmd.paths[0], "__") {
+			pages[manName(cmd)+".1"] = commandPage(cmd)
 		}
 	}
 	if *update {
@@ -54,6 +54,9 @@ func TestManPages(t *testing.T) {
 		t.Errorf("%s/%s: missing", dir, name)
 	}
 }
+
+// manName is the name of a command's page, as Docker calls them: isle-network-ls.
+func manName(cmd *command) string { return "isle-" + strings.ReplaceAll(cmd.paths[0], " ", "-") }
 
 func roff(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
@@ -93,7 +96,7 @@ func commandPage(cmd *command) string {
 	c := &call{app: &app{name: "isle"}, cmd: cmd, path: cmd.paths[0]}
 	cmd.setup(c)
 	var b strings.Builder
-	head(&b, "isle-"+cmd.paths[0], cmd.short)
+	head(&b, manName(cmd), cmd.short)
 	b.WriteString(".SH SYNOPSIS\n")
 	for _, p := range cmd.paths {
 		fmt.Fprintf(&b, ".B isle %s\n%s\n.br\n", roff(p), roff(cmd.usage))
@@ -121,6 +124,14 @@ func mainPage() string {
 		for i := range table {
 			if table[i].group == group {
 				fmt.Fprintf(&b, ".TP\n.BR isle\\-%s (1)\n%s.\n", roff(table[i].paths[0]), roff(table[i].short))
+			}
+		}
+	}
+	for _, g := range groups() {
+		fmt.Fprintf(&b, ".SS %s\n", roff(g.short))
+		for i := range table {
+			if cmd := &table[i]; cmd.group == "" && strings.HasPrefix(cmd.paths[0], g.name+" ") {
+				fmt.Fprintf(&b, ".TP\n.BR %s (1)\n%s.\n", roff(manName(cmd)), roff(cmd.short))
 			}
 		}
 	}

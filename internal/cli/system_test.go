@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"strings"
@@ -197,6 +198,42 @@ func TestSystemLikeDocker(t *testing.T) {
 		if got != want {
 			t.Errorf("%q:\n%s", args, cmp.Diff(want, got, cmp.AllowUnexported(result{})))
 		}
+	}
+}
+
+// TestInfoLikeDocker lays out the same answer with both clients. Docker prints
+// more of what isle has not, and isle a little of its own.
+func TestInfoLikeDocker(t *testing.T) {
+	d := newDockerAPI(t)
+	m := newStoreMemory()
+	c := &call{app: &app{}}
+	i, err := m.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.OperatingSystem, i.Hostname, i.ID, i.FileSystem, i.Architecture = "Linux", "host", "id", "ext4", "x86_64"
+	i.LogDrivers, i.SecurityOptions = []string{"json-file"}, []string{"name=seccomp,profile=builtin", "name=rootless"}
+	j := c.info(&i)
+	d.answers["/info"] = j
+	want := d.docker(t, t.TempDir(), "info")
+	theirs := map[string]bool{}
+	_, server, _ := strings.Cut(want.out, "Server:\n")
+	for l := range strings.SplitSeq(server, "\n") {
+		theirs[l] = true
+	}
+	var out bytes.Buffer
+	if err := printInfo(&out, j); err != nil {
+		t.Fatal(err)
+	}
+	_, server, _ = strings.Cut(out.String(), "Server:\n")
+	n := 0
+	for l := range strings.SplitSeq(server, "\n") {
+		if n++; !theirs[l] && !strings.HasPrefix(l, " Cgroup Controllers: ") && !strings.HasPrefix(l, " Run Dir: ") {
+			t.Errorf("Docker does not print %q", l)
+		}
+	}
+	if n < 30 {
+		t.Errorf("%d lines", n)
 	}
 }
 

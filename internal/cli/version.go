@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -117,88 +116,6 @@ func (c *call) printOne(text string, v any) error {
 		return err
 	}
 	return c.textOut(out.String() + "\n")
-}
-
-// infoJSON is Docker's info as far as isle has an answer.
-type infoJSON struct {
-	Containers         int
-	ContainersRunning  int
-	ContainersPaused   int
-	ContainersStopped  int
-	Images             int
-	Driver             string
-	CgroupDriver       string
-	CgroupVersion      string
-	CgroupControllers  []string
-	KernelVersion      string
-	OperatingSystem    string
-	OSType             string
-	Architecture       string
-	NCPU               int
-	MemTotal           int64
-	DockerRootDir      string
-	RunRoot            string
-	Name               string
-	Rootless           bool
-	ServerVersion      string
-	DefaultRuntime     string
-	SecurityOptions    []string
-	IndexServerAddress string
-}
-
-func cmdInfo(c *call) func() error {
-	var text string
-	c.flags = []flag{{name: "format", short: 'f', v: (*stringVar)(&text), help: inspectFormatHelp}}
-	return func() error {
-		eng, err := c.engine()
-		if err != nil {
-			return err
-		}
-		i, err := eng.Info(c.ctx)
-		if err != nil {
-			return err
-		}
-		j := &infoJSON{
-			Containers: i.Containers, ContainersRunning: i.Running, ContainersPaused: i.Paused, ContainersStopped: i.Stopped, Images: i.Images,
-			Driver: "overlay2", CgroupDriver: "cgroupfs", CgroupVersion: i.CgroupVersion, CgroupControllers: nonNil(i.CgroupControllers),
-			KernelVersion: i.Kernel, OperatingSystem: i.OperatingSystem, OSType: runtime.GOOS, Architecture: i.Architecture, NCPU: i.NCPU, MemTotal: i.MemTotal,
-			DockerRootDir: i.Root, RunRoot: i.RunRoot, Name: i.Hostname, Rootless: i.Rootless, ServerVersion: i.Version, DefaultRuntime: "isle",
-			SecurityOptions: nonNil(i.SecurityOptions), IndexServerAddress: "https://index.docker.io/v1/",
-		}
-		if text != "" {
-			return c.printOne(text, j)
-		}
-		return printInfo(c.stdout(), j)
-	}
-}
-
-func printInfo(w io.Writer, j *infoJSON) error {
-	line := func(indent, name string, v any) {
-		fmt.Fprintf(w, "%s%s: %s\n", indent, name, visible(fmt.Sprint(v)))
-	}
-	line("", "Version", j.ServerVersion)
-	line("", "Containers", j.Containers)
-	line(" ", "Running", j.ContainersRunning)
-	line(" ", "Paused", j.ContainersPaused)
-	line(" ", "Stopped", j.ContainersStopped)
-	line("", "Images", j.Images)
-	line("", "Storage Driver", j.Driver)
-	line("", "Cgroup Version", j.CgroupVersion)
-	line("", "Cgroup Controllers", strings.Join(j.CgroupControllers, " "))
-	if len(j.SecurityOptions) > 0 {
-		line("", "Security Options", strings.Join(j.SecurityOptions, " "))
-	}
-	line("", "Kernel Version", j.KernelVersion)
-	line("", "Operating System", j.OperatingSystem)
-	line("", "OSType", j.OSType)
-	line("", "Architecture", j.Architecture)
-	line("", "CPUs", j.NCPU)
-	line("", "Total Memory", strings.ReplaceAll(binarySize(j.MemTotal), " ", ""))
-	line("", "Name", j.Name)
-	line("", "Rootless", j.Rootless)
-	line("", "Root Dir", j.DockerRootDir)
-	line("", "Run Dir", j.RunRoot)
-	return nil
 }
 
 func cmdHelp(c *call) func() error {

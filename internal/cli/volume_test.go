@@ -130,3 +130,29 @@ func TestVolumeCommands(t *testing.T) {
 		}
 	}
 }
+
+func TestCompletionKnowsNames(t *testing.T) {
+	m := newVolumeMemory()
+	for args, want := range map[string]string{
+		"volume rm da":        "data\tlocal\n",
+		"volume rm data da":   "data\tlocal\n",
+		"run -v da":           "data:\tlocal\n",
+		"push alp":            "alpine:latest\tdddddddddddd\n",
+		"save alpine alp":     "alpine:latest\tdddddddddddd\n",
+		"images --format js":  "json\t\n",
+		"tag alpine:latest x": "",
+	} {
+		if got := isle(t, m, "", append([]string{"__complete"}, strings.Fields(args)...)...); got.out != want {
+			t.Errorf("%s: %q, want %q", args, got.out, want)
+		}
+	}
+	// Every command that takes arguments says what they are, or is known not to.
+	none := " cp inspect completion help import load login logout search volume-create network-create manifest-annotate manifest-create manifest-inspect manifest-push manifest-rm "
+	table := commands()
+	for i := range table {
+		p := table[i].paths[0]
+		if table[i].max != 0 && !strings.HasPrefix(p, "__") && argKinds(p) == "" && !strings.Contains(none, " "+strings.ReplaceAll(p, " ", "-")+" ") {
+			t.Errorf("%s: not in argKinds", p)
+		}
+	}
+}

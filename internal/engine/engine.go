@@ -132,6 +132,7 @@ type Info struct {
 	Images            int
 	Kernel            string
 	OperatingSystem   string
+	OSVersion         string
 	Architecture      string
 	NCPU              int
 	MemTotal          int64
@@ -139,4 +140,8 @@ type Info struct {
 	CgroupControllers []string
 	SecurityOptions   []string
 	Hostname          string
+	ID                string
+	FileSystem        string // that images and containers are on
+	LogDrivers        []string
+	IPv4Forwarding    bool
 }

@@ -100,12 +100,16 @@ func (e *Engine) Load(ctx context.Context, r *os.File, quiet bool) ([]string, er
 	return res.Loaded, err
 }
 
-// Import makes a one-layer image of a root file system's tar.
-func (e *Engine) Import(ctx context.Context, r *os.File, ref string, changes []string, message, platform string) (string, error) {
+// Import makes a one-layer image of a root file system's tar: of r, or of what is
+// at the HTTP address from.
+func (e *Engine) Import(ctx context.Context, r *os.File, from, ref string, changes []string, message, platform string) (string, error) {
 	var res struct {
 		ID string `json:"id"`
 	}
 	args := []string{"import"}
+	if from != "" {
+		args = append(args, "--url", from)
+	}
 	for _, c := range changes {
 		args = append(args, "--change", c)
 	}

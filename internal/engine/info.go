@@ -1,7 +1,12 @@
 package engine
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +40,31 @@ func hostInfo(in *Info) error {
 	if in.Rootless {
 		in.SecurityOptions = append(in.SecurityOptions, "name=rootless")
 	}
-	in.OperatingSystem = osName()
+	in.SecurityOptions = append(in.SecurityOptions, "name=cgroupns")
+	in.OperatingSystem, in.OSVersion = osName()
+	in.LogDrivers = []string{"json-file", "local", "none"}
+	fwd, _ := os.ReadFile("/proc/sys/net/ipv4/ip_forward") // not there: no IPv4
+	in.IPv4Forwarding = strings.TrimSpace(string(fwd)) == "1"
+	in.FileSystem = "unknown"
+	// The nearest directory that is there: the first use makes the others.
+	for dir := in.Root; ; dir = filepath.Dir(dir) {
+		if fs, err := host.FileSystem(dir); err == nil {
+			in.FileSystem = fs
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	in.ID = engineID(in.Root)
 	return nil
+}
+
+// engineID is the same for the same store on the same machine, and tells nobody
+// which machine that is (machine-id(5) asks for a keyed hash).
+func engineID(root string) string {
+	machine, _ := os.ReadFile("/etc/machine-id") // not there: the directory alone tells stores apart
+	sum := sha256.Sum256([]byte("isle " + strings.TrimSpace(string(machine)) + " " + root))
+	h := hex.EncodeToString(sum[:16])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// osName is PRETTY_NAME of os-release(5).
-func osName() string {
+// osName is PRETTY_NAME and VERSION_ID of os-release(5).
+func osName() (name, version string) {
 	for _, p := range [...]string{"/etc/os-release", "/usr/lib/os-release"} {
 		f, err := os.Open(p)
 		if err != nil {
@@ -16,9 +16,15 @@ func osName() string {
 		defer f.Close() //nolint:gocritic // at most two
 		for s := bufio.NewScanner(f); s.Scan(); {
 			if v, ok := strings.CutPrefix(s.Text(), "PRETTY_NAME="); ok {
-				return strings.Trim(v, `"'`)
+				name = strings.Trim(v, `"'`)
+			}
+			if v, ok := strings.CutPrefix(s.Text(), "VERSION_ID="); ok {
+				version = strings.Trim(v, `"'`)
 			}
 		}
+		if name != "" {
+			return name, version
+		}
 	}
-	return "Linux"
+	return "Linux", version
 }

@@ -99,6 +99,7 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 func ImportMain(ctx context.Context, args []string) int {
 	return role(ctx, args, func(fs *flag.FlagSet) func(context.Context, *Puller) (any, error) {
 		input := fs.String("input", "", "file to read instead of the standard input")
+		from := fs.String("url", "", "HTTP address to read instead of the standard input")
 		platform := fs.String("platform", "", "os/arch[/variant] of the image")
 		message := fs.String("message", "", "comment of the image")
 		var changes list
@@ -119,6 +120,14 @@ func ImportMain(ctx context.Context, args []string) int {
 				o.Name = &n
 			default:
 				return nil, errs.New(errs.Invalid, "import: wants one image reference, got %d", fs.NArg())
+			}
+			if *from != "" {
+				body, err := p.Client.Fetch(ctx, *from)
+				if err != nil {
+					return nil, interrupted(ctx, "import", err)
+				}
+				defer body.Close() // read only; nothing to lose
+				return p.Import(ctx, body, o)
 			}
 			in, err := source(*input)
 			if err != nil {

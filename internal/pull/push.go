@@ -167,7 +167,7 @@ func (p *Puller) push(ctx context.Context, name image.Name, img *image.Image, ta
 		there, _, err := s.there(ctx, l.Digest)
 		return !there, err
 	}
-	whole, err := p.whole(ctx, img, lease, lacks)
+	whole, err := p.whole(ctx, img, lease, true, lacks)
 	if err != nil {
 		return Pushed{}, err
 	}

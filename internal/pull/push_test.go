@@ -183,6 +183,34 @@ func TestPushPacksWhatIsOnlyUnpacked(t *testing.T) {
 	}
 }
 
+// What a commit or an archive brought uncompressed is compressed for a registry,
+// once.
+func TestPushCompresses(t *testing.T) {
+	t.Parallel()
+	s := registrytest.Start(t)
+	m := testImage(t, false)
+	p := newPuller(t, nil)
+	ref := s.Addr + "/lab/app:v1"
+	if _, err := p.Load(t.Context(), bytes.NewReader(registrytest.Tar(t, saved(t, m, ref)...)), image.HostPlatform(), nil, Quiet); err != nil {
+		t.Fatal(err)
+	}
+	before, err := p.Images.Inspect(ref)
+	if err != nil || before.Layers[2].MediaType != image.TypeOCILayer {
+		t.Fatalf("%+v %v", before, err)
+	}
+	if _, err := p.Push(t.Context(), PushOptions{Ref: ref}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := p.Images.Inspect(ref)
+	if err != nil || after.ID != m.ID || after.Layers[2].MediaType != image.TypeOCILayerGzip || after.Layers[2].Size*3 > before.Layers[2].Size*2 {
+		t.Errorf("%+v %v", after, err)
+	}
+	q := newPuller(t, nil)
+	if res, err := q.Pull(t.Context(), Options{Ref: ref}); err != nil || res.ID != m.ID || res.Digest != after.Manifest {
+		t.Errorf("%+v %v", res, err)
+	}
+}
+
 func TestPushOfDamagedBlobSaysSo(t *testing.T) {
 	t.Parallel()
 	s := registrytest.Start(t)

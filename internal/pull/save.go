@@ -66,7 +66,7 @@ func (p *Puller) Save(ctx context.Context, refs []string, platform string, out i
 		if err := lease.Add(protect...); err != nil {
 			return 0, err
 		}
-		w, err := p.whole(ctx, c.img, lease, func(l image.Layer) (bool, error) { return !p.Images.HasBlob(l.Digest), nil })
+		w, err := p.whole(ctx, c.img, lease, false, func(l image.Layer) (bool, error) { return !p.Images.HasBlob(l.Digest), nil })
 		if err != nil {
 			return 0, err
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -27,10 +28,13 @@ type whole struct {
 // taken from another image that has it packed in another way, or else packed
 // from its files. lease protects what the image names.
 //
+// With compress, a layer that is kept as it came from a commit or an archive,
+// uncompressed, is compressed, and the store keeps it so from then on.
+//
 // A packed layer is seldom the archive byte for byte that it was unpacked from.
 // Then the configuration, which names layers by digest, has to change with it:
 // what is handed on is an image with another id.
-func (p *Puller) whole(ctx context.Context, img *image.Image, lease *image.Lease, lacks func(image.Layer) (bool, error)) (*whole, error) {
+func (p *Puller) whole(ctx context.Context, img *image.Image, lease *image.Lease, compress bool, lacks func(image.Layer) (bool, error)) (*whole, error) {
 	w := new(whole)
 	var err error
 	if w.Config, err = p.Images.ReadBlob(img.ID, image.MaxConfig); err != nil {
@@ -44,10 +48,19 @@ func (p *Puller) whole(ctx context.Context, img *image.Image, lease *image.Lease
 		if err != nil {
 			return nil, err
 		}
-		if !is {
+		if !is && !(compress && isPlain(l.MediaType) && p.Images.HasBlob(l.Digest)) {
 			continue
 		}
 		changed = true
+		if !is {
+			packed, err := p.compress(ctx, l, lease)
+			if err != nil {
+				return nil, err
+			}
+			packed.Unpacked = l.Unpacked
+			*l = packed
+			continue
+		}
 		if other, err := p.other(l.DiffID, lease); err != nil || other != nil {
 			if err != nil {
 				return nil, err
@@ -94,6 +107,7 @@ func (p *Puller) whole(ctx context.Context, img *image.Image, lease *image.Lease
 		return w, nil
 	}
 	// The store keeps it, so that it need not be put together again.
+	w.Replace = true
 	_, _, err = p.Images.Put(w.Content)
 	return w, err
 }
@@ -125,8 +139,40 @@ func (p *Puller) other(diffID string, lease *image.Lease) (*image.Layer, error) 
 	return nil, nil //nolint:nilnil // nothing found is no error
 }
 
+// isPlain reports whether a layer of a media type is not compressed.
+func isPlain(mediaType string) bool {
+	return strings.HasSuffix(mediaType, ".tar")
+}
+
+// compress makes a compressed blob of one that is not.
+func (p *Puller) compress(ctx context.Context, l *image.Layer, lease *image.Lease) (image.Layer, error) {
+	blob, err := p.Images.OpenBlob(l.Digest)
+	if err != nil {
+		return image.Layer{}, err
+	}
+	defer blob.Close() //nolint:errcheck // read only; nothing to lose
+	return p.gzipped(ctx, lease, func(w io.Writer) error {
+		_, err := io.CopyBuffer(struct{ io.Writer }{&until{ctx, w}}, struct{ io.Reader }{blob}, make([]byte, 256<<10))
+		if errors.Is(err, errs.Corrupt) {
+			err = repairable(err)
+		}
+		return err
+	})
+}
+
 // pack makes a blob of an unpacked layer.
-func (p *Puller) pack(ctx context.Context, diffID string, lease *image.Lease) (layer image.Layer, err error) {
+func (p *Puller) pack(ctx context.Context, diffID string, lease *image.Lease) (image.Layer, error) {
+	return p.gzipped(ctx, lease, func(w io.Writer) error {
+		err := p.Layers.Archive(ctx, diffID, w)
+		if errors.Is(err, errs.NotFound) {
+			err = errs.Hint(errs.New(errs.NotFound, "layer %s: neither its blob nor its files are in the store", short(diffID)), "pull the image again")
+		}
+		return err
+	})
+}
+
+// gzipped makes a compressed blob of the layer's archive that write writes.
+func (p *Puller) gzipped(ctx context.Context, lease *image.Lease, write func(io.Writer) error) (layer image.Layer, err error) {
 	w, err := p.Images.CreateBlob(ctx, "")
 	if err != nil {
 		return layer, err
@@ -134,10 +180,7 @@ func (p *Puller) pack(ctx context.Context, diffID string, lease *image.Lease) (l
 	defer w.Discard() // after Commit it does nothing
 	sum := sha256.New()
 	z := gzip.NewWriter(w)
-	if err := p.Layers.Archive(ctx, diffID, io.MultiWriter(sum, z)); err != nil {
-		if errors.Is(err, errs.NotFound) {
-			return layer, errs.Hint(errs.New(errs.NotFound, "layer %s: neither its blob nor its files are in the store", short(diffID)), "pull the image again")
-		}
+	if err := write(io.MultiWriter(sum, z)); err != nil {
 		return layer, err
 	}
 	if err := z.Close(); err != nil {

@@ -374,3 +374,32 @@ func TestSearch(t *testing.T) {
 		}
 	}
 }
+
+func TestFetch(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/x.tar":
+			_, _ = io.WriteString(w, "content")
+		case "/away":
+			http.Redirect(w, r, "ftp://x/y", http.StatusFound)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	conf, _ := load(t, false, nil, nil)
+	cl := client(conf)
+	body, err := cl.Fetch(t.Context(), srv.URL+"/x.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if data, err := io.ReadAll(body); err != nil || string(data) != "content" {
+		t.Errorf("%q %v", data, err)
+	}
+	for at, kind := range map[string]errs.Kind{srv.URL + "/no": errs.NotFound, srv.URL + "/away": errs.Denied, "ftp://x/y": errs.Invalid, "http://127.0.0.1:1/x": errs.Unavailable, "http:///x": errs.Invalid} {
+		if _, err := cl.Fetch(t.Context(), at); !errors.Is(err, kind) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+}
