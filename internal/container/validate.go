@@ -22,6 +22,26 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// CheckDrivers refuses what takes a driver that isle has not, rather than run
+// without what was asked for. It is apart from Validate as Docker's client does
+// not know either: it is the engine that has drivers.
+func (c *Config) CheckDrivers() error {
+	for _, d := range c.DeviceRequests {
+		if d.Driver == "cdi" {
+			return errs.New(errs.Unsupported, "CDI device injection failed: unresolvable CDI devices %s", strings.Join(d.DeviceIDs, ", "))
+		}
+		return errs.New(errs.Unsupported, "could not select device driver %q with capabilities: [[gpu]]; give the container the device files (--device /dev/dri)", d.Driver)
+	}
+	for k := range c.StorageOpts {
+		return errs.New(errs.Unsupported, "storage-opt %s: the writable layer of a container is a directory, which has no options", k)
+	}
+	switch c.Runtime {
+	case "", "isle", "runc", "io.containerd.runc.v2":
+		return nil // Docker's names for its usual one mean the usual one
+	}
+	return errs.New(errs.Unsupported, "unknown or invalid runtime name: %s", c.Runtime)
+}
+
 func checkIdentity(c *Config) error {
 	if c.Name != "" {
 		if err := CheckName(c.Name); err != nil {

@@ -34,6 +34,9 @@ func (e *Engine) Create(ctx context.Context, cfg *container.Config, o CreateOpti
 
 // needImage resolves cfg's image, pulling it as o asks.
 func (e *Engine) needImage(ctx context.Context, cfg *container.Config, o CreateOptions) (*image.Image, error) {
+	if err := cfg.CheckDrivers(); err != nil {
+		return nil, err
+	}
 	if o.Pull != "always" {
 		img, err := e.images.Resolve(cfg.Image)
 		if err == nil {

@@ -98,7 +98,7 @@ func (p *Puller) one(ctx context.Context, name image.Name, platform image.Platfo
 	defer show.flush()
 
 	if name.String() == p.Builtin.Name {
-		return p.builtin(ctx, name, platform, show)
+		return p.builtin(ctx, name, platform, o.Platform != "", show)
 	}
 	lease, err := p.Images.Lease()
 	if err != nil {
@@ -204,7 +204,7 @@ func (p *Puller) one(ctx context.Context, name image.Name, platform image.Platfo
 
 // builtin puts the image that comes with the program into the store. No
 // registry has a say in what its name means.
-func (p *Puller) builtin(ctx context.Context, name image.Name, platform image.Platform, show *display) (Result, error) {
+func (p *Puller) builtin(ctx context.Context, name image.Name, platform image.Platform, asked bool, show *display) (Result, error) {
 	data, err := p.Builtin.Archive()
 	if err != nil {
 		return Result{}, err
@@ -224,6 +224,9 @@ func (p *Puller) builtin(ctx context.Context, name image.Name, platform image.Pl
 	}
 	if len(loaded) != 1 || loaded[0].ID != img.ID {
 		return Result{}, errs.New(errs.Corrupt, "built-in image %s: its archive does not hold it", name.Familiar())
+	}
+	if asked && !platform.Runs(img.Platform()) {
+		return Result{}, errs.New(errs.NotFound, "image %s: built in for %s, not for %s", name.Familiar(), img.Platform(), platform)
 	}
 	show.printf("%s: Built-in image %s", name.Tag, name.Repository())
 	return Result{Name: name.String(), Digest: img.Manifest, ID: img.ID, New: was != img.ID}, nil
