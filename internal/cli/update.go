@@ -18,6 +18,7 @@ func cmdUpdate(c *call) func() error {
 	restart := ""
 	c.flags = []flag{
 		{name: "blkio-weight", v: (*uint16Var)(&r.BlkioWeight), help: "Block IO weight between 10 and 1000, or 0 to leave it", def: "0"},
+		{name: "cgroup-conf", v: (*mapVar)(&r.Unified), help: "Write a cgroup v2 file (file=value)", def: "map[]"},
 		{name: "cpu-period", v: (*int64Var)(&r.CPUPeriod), help: "CPU scheduler (CFS) period in microseconds"},
 		{name: "cpu-quota", v: (*int64Var)(&r.CPUQuota), help: "CPU scheduler (CFS) quota in microseconds a period"},
 		{name: "cpu-rt-period", v: (*int64Var)(&r.CPURTPeriod), help: "Real-time CPU period in microseconds"},

@@ -111,6 +111,12 @@ func mergeResources(to, change *container.Resources) error {
 	if change.CPUPeriod != 0 && change.CPUQuota == 0 {
 		change.CPUQuota = to.CPUQuota
 	}
+	if change.Unified != nil && to.Unified != nil {
+		// A copy: the record that it comes from is others' too.
+		all := maps.Clone(to.Unified)
+		maps.Copy(all, change.Unified)
+		defer func() { to.Unified = all }()
+	}
 	from, into := reflect.ValueOf(change).Elem(), reflect.ValueOf(to).Elem()
 	for i := range from.NumField() {
 		if !from.Field(i).IsZero() {

@@ -68,6 +68,9 @@ func (h *Host) Create(r Request) (_ *Group, Err error) {
 				return nil, err
 			}
 			controller, _, _ := strings.Cut(name, ".")
+			if controller == "cgroup" {
+				continue // every group has it
+			}
 			if h.isV1(controller) {
 				return nil, errs.New(errs.Unsupported, "cgroup file %s: the %s controller is on cgroup v1 here", name, controller)
 			}

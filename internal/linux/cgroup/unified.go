@@ -38,7 +38,14 @@ func (m *maker) makeV2() error {
 		want = append(want, c)
 	}
 	if len(m.v2) == 0 && !m.request.Systemd {
-		return m.makeUnlimited()
+		if err := m.makeUnlimited(); err != nil || m.request.Resources == nil || len(m.request.Resources.Unified) == 0 {
+			return err
+		}
+		// Files that need no controller.
+		if m.group.paths.V2 == "" {
+			return errs.New(errs.Denied, "cgroup files: this user may not make cgroups here")
+		}
+		return unified(dir(m.group.paths.V2), m.request.Resources.Unified)
 	}
 	var base location
 	var err error

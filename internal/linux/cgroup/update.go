@@ -2,6 +2,9 @@ package cgroup
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -27,6 +30,9 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 	if len(r.Unified) > 0 {
 		if g.paths.V2 == "" {
 			return errs.New(errs.Unsupported, "cgroup files: the container has no cgroup v2 group")
+		}
+		if err := g.unifiedControllers(r); err != nil {
+			return err
 		}
 		if err := unified(dir(g.paths.V2), r.Unified); err != nil {
 			return err
@@ -61,20 +67,55 @@ func (g *Group) update(n need, r *specs.LinuxResources) error {
 	if c == "" {
 		return errs.New(errs.Unsupported, "%s: cgroup v2 has none", n.what)
 	}
-	// A container that was started without limits may lie below a group that
-	// does not hand out controllers yet.
-	m := maker{host: h, group: g, v2: []need{n}, request: Request{Resources: r, Rootless: hostUID() != 0}}
-	if available, err := d.read("cgroup.controllers"); err != nil {
-		return fmt.Errorf("%s: %w", n.what, err)
-	} else if !hasWord(available, c) {
-		if err := m.enable(d.up(), []string{c}); err != nil {
-			return errs.Hint(err, "the container was started without limits; start it again with them")
-		}
+	if err := g.require(h, n, c, r); err != nil {
+		return err
 	}
 	if err := h.checkAbove(d, n, true, r); err != nil {
 		return err
 	}
 	return g.apply(d, n.controller, true, r)
+}
+
+// require makes sure that the v2 group has a controller: a container that was
+// started without limits may lie below a group that does not hand out any yet.
+func (g *Group) require(h *Host, n need, controller string, r *specs.LinuxResources) error {
+	d := dir(g.paths.V2)
+	m := maker{host: h, group: g, v2: []need{n}, request: Request{Resources: r, Rootless: hostUID() != 0}}
+	available, err := d.read("cgroup.controllers")
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.what, err)
+	}
+	if hasWord(available, controller) {
+		return nil
+	}
+	if err := m.enable(d.up(), []string{controller}); err != nil {
+		return errs.Hint(err, "the container was started without limits; start it again with them")
+	}
+	return nil
+}
+
+// unifiedControllers makes sure that the group has the controllers of raw files.
+func (g *Group) unifiedControllers(r *specs.LinuxResources) error {
+	h, err := Detect()
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Unified)) {
+		if err := checkUnified(name); err != nil {
+			return err
+		}
+		controller, _, _ := strings.Cut(name, ".")
+		switch {
+		case controller == "cgroup":
+			continue // every group has it
+		case h.isV1(controller):
+			return errs.New(errs.Unsupported, "cgroup file %s: the %s controller is on cgroup v1 here", name, controller)
+		}
+		if err := g.require(h, need{controller, "cgroup file " + name}, controller, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkAbove checks limits for an existing group against what is above it.
