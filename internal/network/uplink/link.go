@@ -31,12 +31,13 @@ type uplink struct {
 	stack   *stack.Stack
 	router  *os.File   // the user's network namespace
 	tcp     *kernelTCP // nil where the kernel cannot: then the stack does it
+	udp     *kernelUDP // the same
 	pings   *pings
 	resolve *upstream
 }
 
 // openUplink connects a stack to the user's network namespace.
-func openUplink(st *network.Store, stackOnly bool) (*uplink, error) {
+func openUplink(st *network.Store, resolve *upstream, stackOnly bool) (*uplink, error) {
 	router, err := st.Router()
 	if err != nil {
 		return nil, err
@@ -53,7 +54,15 @@ func openUplink(st *network.Store, stackOnly bool) (*uplink, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &uplink{router: router}
+	u := &uplink{router: router, resolve: resolve}
+	if stackOnly {
+		unsteer(router)
+	} else if u.tcp, err = newKernelTCP(u); err != nil {
+		unsteer(router)
+		fmt.Fprintln(os.Stderr, "isled network: connections by the user-mode stack, which is slower:", err)
+	} else {
+		u.udp = newKernelUDP(u.tcp.make)
+	}
 	u.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -66,14 +75,6 @@ func openUplink(st *network.Store, stackOnly bool) (*uplink, error) {
 		return nil, err
 	}
 	u.forward()
-	if stackOnly {
-		unsteer(router)
-		return u, nil
-	}
-	if u.tcp, err = newKernelTCP(u); err != nil {
-		unsteer(router)
-		fmt.Fprintln(os.Stderr, "isled network: TCP by the user-mode stack, which is slower:", err)
-	}
 	return u, nil
 }
 
@@ -195,7 +196,7 @@ func (t *tap) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack
 	if n := len(pkt.LinkHeader().Slice()); n > 0 && len(b) > n {
 		b = b[n:]
 	}
-	taken := t.u.pings.take(proto, b) || t.u.tcp != nil && t.u.tcp.take(proto, b)
+	taken := t.u.pings.take(proto, b) || t.u.tcp != nil && (t.u.tcp.take(proto, b) || t.u.udp.take(proto, b))
 	v.Release()
 	if !taken {
 		t.Endpoint.DeliverNetworkPacket(proto, pkt)

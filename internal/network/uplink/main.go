@@ -96,10 +96,9 @@ func serve(env config.Env, listen int, o options, idle func()) error {
 	s.names = &names{s: s, listeners: map[string]*dnsListener{}, upstream: &upstream{path: o.resolv}}
 	if env.Rootless {
 		var err error
-		if s.up, err = openUplink(network.Open(env), o.stack); err != nil {
+		if s.up, err = openUplink(network.Open(env), s.names.upstream, o.stack); err != nil {
 			return err
 		}
-		s.up.resolve = s.names.upstream
 	}
 	s.setIdle()
 	for {

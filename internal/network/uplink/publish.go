@@ -8,11 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	gv4 "gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	gv6 "gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
@@ -29,7 +30,7 @@ type published struct {
 	pc    *net.UDPConn
 
 	mu    sync.Mutex
-	flows map[string]net.Conn // by client
+	flows map[string]*clientFlow // by client
 }
 
 // publish serves the socket f, which the monitor has bound. It owns f.
@@ -39,10 +40,10 @@ func publish(u *uplink, p *container.Published, f *os.File) (*published, error) 
 	if ip == nil {
 		return nil, errs.New(errs.Invalid, "published port %d: leads to %q", p.HostPort, p.To)
 	}
-	q := &published{u: u, to: tcpip.FullAddress{NIC: nic, Addr: address(ip), Port: p.Port}, proto: ipv6.ProtocolNumber, flows: map[string]net.Conn{}}
+	q := &published{u: u, to: tcpip.FullAddress{NIC: nic, Addr: address(ip), Port: p.Port}, proto: gv6.ProtocolNumber, flows: map[string]*clientFlow{}}
 	q.addr = addrPort(q.to.Addr, q.to.Port)
 	if ip.To4() != nil {
-		q.proto = ipv4.ProtocolNumber
+		q.proto = gv4.ProtocolNumber
 	}
 	switch p.Proto {
 	case "tcp":
@@ -82,17 +83,17 @@ func (q *published) close() {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, c := range q.flows {
-		_ = c.Close() // ends its goroutine
+	for _, f := range q.flows {
+		_ = f.c.Close() // ends its goroutine
 	}
 }
 
 // source is how a client appears inside. A loopback address would be the
 // container's own there.
 func (q *published) source(ip net.IP, port int) tcpip.FullAddress {
-	if ip.IsLoopback() || (ip.To4() == nil) != (q.proto == ipv6.ProtocolNumber) {
+	if ip.IsLoopback() || (ip.To4() == nil) != (q.proto == gv6.ProtocolNumber) {
 		own := network.UplinkHost
-		if q.proto == ipv6.ProtocolNumber {
+		if q.proto == gv6.ProtocolNumber {
 			own = network.UplinkHost6
 		}
 		return tcpip.FullAddress{NIC: nic, Addr: address(net.ParseIP(own))}
@@ -189,6 +190,13 @@ func (q *published) dialUDP(from *net.UDPAddr) (net.Conn, error) {
 		return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(q.addr))
 	}
 	src, to := q.source(from.IP, from.Port), q.to
+	if q.u.udp != nil {
+		c, err := q.u.udp.make.flow(addrPort(src.Addr, src.Port), q.addr)
+		if errsIs(err, unix.EADDRINUSE) {
+			c, err = q.u.udp.make.flow(addrPort(src.Addr, 0), q.addr)
+		}
+		return c, err
+	}
 	c, err := gonet.DialUDP(q.u.stack, &src, &to, q.proto)
 	if err != nil {
 		src.Port = 0
@@ -199,47 +207,111 @@ func (q *published) dialUDP(from *net.UDPAddr) (net.Conn, error) {
 
 // receiveAll gives each client of a UDP port a flow of its own.
 func (q *published) receiveAll() {
-	buf := make([]byte, 65536)
-	for {
-		n, from, err := q.pc.ReadFromUDP(buf)
-		if err != nil {
-			if errsIs(err, net.ErrClosed) {
-				return
-			}
-			continue // an error of an earlier answer
-		}
-		if c := q.flow(from); c != nil {
-			_, _ = c.Write(buf[:n]) // lost, as on any network
-		}
+	r := ipv4.NewPacketConn(q.pc)
+	for readable(q.pc) == nil {
+		q.receive(r)
 	}
 }
 
-func (q *published) flow(from *net.UDPAddr) net.Conn {
+// receive passes on what is there.
+func (q *published) receive(r *ipv4.PacketConn) {
+	b, _ := batches.Get().(*batch)
+	defer batches.Put(b)
+	n, err := r.ReadBatch(b.in, unix.MSG_DONTWAIT)
+	if err != nil {
+		return // of an earlier answer
+	}
+	for in := b.in[:n]; len(in) > 0; {
+		from, ok := in[0].Addr.(*net.UDPAddr)
+		if !ok {
+			in = in[1:]
+			continue
+		}
+		k := 1
+		for k < len(in) {
+			a, ok := in[k].Addr.(*net.UDPAddr)
+			if !ok || a.Port != from.Port || !a.IP.Equal(from.IP) {
+				break
+			}
+			k++
+		}
+		if f := q.flow(from); f != nil {
+			f.write(b, in[:k])
+		}
+		in = in[k:]
+	}
+}
+
+// clientFlow is the container's side of a client.
+type clientFlow struct {
+	c net.Conn
+	w *batchWriter // nil for a connection of the stack's
+}
+
+func (f *clientFlow) write(b *batch, in []ipv4.Message) {
+	if f.w != nil {
+		f.w.write(b, in)
+		return
+	}
+	for i := range in {
+		_, _ = f.c.Write(in[i].Buffers[0][:in[i].N]) // lost, as on any network
+	}
+}
+
+func (q *published) flow(from *net.UDPAddr) *clientFlow {
 	key := from.String()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if c := q.flows[key]; c != nil {
-		return c
+	if f := q.flows[key]; f != nil {
+		return f
 	}
 	c, err := q.dialUDP(from)
 	if err != nil {
 		return nil
 	}
-	q.flows[key] = c
+	f := &clientFlow{c: c}
+	u, kernel := c.(*net.UDPConn)
+	if kernel {
+		f.w = &batchWriter{to: ipv4.NewPacketConn(u)}
+		_ = u.SetReadBuffer(4 << 20) // the limits of the host may be lower
+	}
+	q.flows[key] = f
 	go func() {
-		buf := make([]byte, 65536)
-		for {
-			_ = c.SetReadDeadline(time.Now().Add(flowTime)) // a closed one fails below
-			n, err := c.Read(buf)
-			if err != nil {
-				break
-			}
-			_, _ = q.pc.WriteToUDP(buf[:n], from) // lost, as on any network
+		if kernel {
+			q.answerBatches(u, from)
+		} else {
+			q.answerEach(c, from)
 		}
 		q.mu.Lock()
 		delete(q.flows, key)
 		q.mu.Unlock()
 		_ = c.Close() // at its end
 	}()
-	return c
+	return f
+}
+
+// answerBatches passes a container's answers on to the client.
+func (q *published) answerBatches(c *net.UDPConn, to *net.UDPAddr) {
+	r := ipv4.NewPacketConn(c)
+	w := &batchWriter{to: ipv4.NewPacketConn(q.pc), addr: to}
+	for {
+		_ = c.SetReadDeadline(time.Now().Add(flowTime)) // a closed one fails below
+		if readable(c) != nil {
+			return
+		}
+		w.pass(r)
+	}
+}
+
+// answerEach is answerBatches for a connection of the stack's.
+func (q *published) answerEach(c net.Conn, to *net.UDPAddr) {
+	buf := make([]byte, datagram)
+	for {
+		_ = c.SetReadDeadline(time.Now().Add(flowTime)) // a closed one fails below
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		_, _ = q.pc.WriteToUDP(buf[:n], to) // lost, as on any network
+	}
 }

@@ -177,6 +177,9 @@ func (m maker) socket(typ int, at netip.AddrPort) (fd int, err error) {
 	if err = unix.SetsockoptInt(fd, level, opt, 1); err != nil {
 		err = os.NewSyscallError("setsockopt IP_TRANSPARENT", err)
 	}
+	if err == nil && typ == unix.SOCK_DGRAM {
+		err = refuseAll(fd)
+	}
 	if err == nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // else bind says what is wrong
 		if at.Port() == 0 && typ == unix.SOCK_STREAM {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -278,7 +279,7 @@ func TestOnTheWire(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		web := l.box(container.Config{Name: "web", Network: "six", Publish: []string{"8080:80", "8080:80/udp", hostV4 + ":8081:80", "[" + hostV6 + "]:8082:80", "127.0.0.1:8083:80", "[::1]:8084:80"}})
+		web := l.box(container.Config{Name: "web", Network: "six", Publish: []string{"8080:80", "8080:80/udp", hostV4 + ":8081:80", "[" + hostV6 + "]:8082:80", "127.0.0.1:8083:80", "[::1]:8084:80", "8085:81/udp"}})
 		other := l.box(container.Config{Name: "other", Network: "six"})
 		in := l.box(container.Config{Name: "in", Network: "closed"})
 		out := tellSource(t, l.client, ":0")
@@ -333,7 +334,14 @@ func TestOnTheWire(t *testing.T) {
 			t.Errorf("a closed port, IPv6: %v", err)
 		}
 		l.loopback(web)
-		l.clean("172.")
+		// Datagrams that are passed on many at a time keep their bounds.
+		echo(t, web.ns, 81)
+		echo(t, l.client, 7081)
+		l.burst(l.client, hostV4, 8085)
+		l.burst(l.client, hostV6, 8085)
+		l.burst(web.ns, clientV4, 7081)
+		l.burst(web.ns, clientV6, 7081)
+		l.clean()
 	})
 }
 
@@ -349,6 +357,68 @@ func (l *lab) loopback(b *box) {
 		l.refused(b.ns, "tcp", host, six)
 		l.refused(b.ns, "udp", host, six)
 	}
+}
+
+// echo sends datagrams back.
+func echo(t *testing.T, ns *os.File, port int) {
+	t.Helper()
+	for _, v := range [...]string{"udp4", "udp6"} {
+		var pc net.PacketConn
+		if err := netlink.In(ns, func() (err error) {
+			pc, err = net.ListenPacket(v, fmt.Sprint(":", port))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = pc.Close() })
+		go func() {
+			buf := make([]byte, 65536)
+			for {
+				n, from, err := pc.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = pc.WriteTo(buf[:n], from)
+			}
+		}()
+	}
+}
+
+// burst sends datagrams of several sizes as fast as it can, and wants them back
+// in any order. Some may be lost; then it sends those again.
+func (l *lab) burst(ns *os.File, host string, port int) {
+	l.t.Helper()
+	want := map[string]bool{}
+	for i, size := range [...]int{1400, 1400, 1400, 700, 1400, 1400, 1, 1, 1, 2000, 2000, 100, 9000, 40, 1200, 1200, 1200, 1200, 1200, 1199} {
+		want[fmt.Sprintf("%02d", i)+strings.Repeat("x", size)] = true
+	}
+	var c net.Conn
+	err := netlink.In(ns, func() (err error) {
+		c, err = net.Dial("udp", net.JoinHostPort(host, strconv.Itoa(port)))
+		return err
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer c.Close()
+	buf := make([]byte, 65536)
+	for range 30 {
+		for d := range want {
+			_, _ = c.Write([]byte(d)) // refused once, it is written again
+		}
+		for len(want) > 0 {
+			_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			n, err := c.Read(buf)
+			if err != nil {
+				break
+			}
+			delete(want, string(buf[:n]))
+		}
+		if len(want) == 0 {
+			return
+		}
+	}
+	l.t.Errorf("udp to %s: %d datagrams did not come back whole", host, len(want))
 }
 
 func (l *lab) reaches(ns *os.File, proto, host string, port int) {
