@@ -46,6 +46,10 @@ func scenarios() []scenario {
 		{"many", many},
 		{"ps", psScenario},
 		{"memory", memory},
+		{"health", health},
+		{"stats", stats},
+		{"copy", copyScenario},
+		{"flood", flood},
 		{"pull", pull},
 	}
 }

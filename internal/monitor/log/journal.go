@@ -48,8 +48,12 @@ func journalFields(about *About, tag string, attrs map[string]string) []byte {
 	}
 	var b []byte
 	for _, f := range [...][2]string{
-		{"CONTAINER_ID", id[:min(len(id), 12)]}, {"CONTAINER_ID_FULL", id}, {"CONTAINER_NAME", about.Name},
-		{"CONTAINER_TAG", tag}, {"IMAGE_NAME", about.Image}, {"SYSLOG_IDENTIFIER", tag},
+		{"CONTAINER_ID", id[:min(len(id), 12)]},
+		{"CONTAINER_ID_FULL", id},
+		{"CONTAINER_NAME", about.Name},
+		{"CONTAINER_TAG", tag},
+		{"IMAGE_NAME", about.Image},
+		{"SYSLOG_IDENTIFIER", tag},
 	} {
 		b = appendField(b, f[0], []byte(f[1]))
 	}
@@ -130,12 +134,12 @@ func (j *journal) send(stream string, line []byte, whole bool, at time.Time) err
 		switch {
 		case err == nil:
 			return nil
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case try == 0 && (err == unix.ECONNREFUSED || err == unix.ENOTCONN || err == unix.ECONNRESET):
+		case try == 0 && (errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNRESET)):
 			j.close() // the journal was started again
 			continue
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			err = errs.New(errs.Unavailable, "log driver journald: the journal does not take entries")
 		}
 		return err

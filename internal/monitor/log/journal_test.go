@@ -87,7 +87,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	c = listen()
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // nothing is written to it
 	s := w.Stream("stderr")
 	s.Write([]byte("oops"), at)
 	s.Close(at)
