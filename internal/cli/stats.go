@@ -16,6 +16,7 @@ import (
 
 // statter is the part of the engine that measures.
 type statter interface {
+	SampleIDs(ctx context.Context, all bool) ([]string, error)
 	Sampler(ctx context.Context, ref string) (*engine.Sampler, error)
 }
 
@@ -48,7 +49,7 @@ func cmdStats(c *call) func() error {
 			text:    o.format,
 			columns: []string{"ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"},
 			headings: map[string]string{
-				"BlockIO": "BLOCK I/O", "CPUPerc": "CPU %", "Container": "CONTAINER", "ID": "CONTAINER ID", "MemPerc": "MEM %",
+				"BlockIO": "BLOCK I/O", "CPUPressure": "CPU WAIT", "MemPressure": "MEM WAIT", "IOPressure": "IO WAIT", "CPUPerc": "CPU %", "Container": "CONTAINER", "ID": "CONTAINER ID", "MemPerc": "MEM %",
 				"MemUsage": "MEM USAGE / LIMIT", "Name": "NAME", "NetIO": "NET I/O", "PIDs": "PIDS",
 			},
 		}
@@ -100,7 +101,9 @@ type statsView struct {
 
 func (s *statsView) close() {
 	for _, r := range s.rows {
-		_ = r.s.Close() // only read from
+		if r != nil {
+			_ = r.s.Close() // only read from
+		}
 	}
 }
 
@@ -108,20 +111,23 @@ func (s *statsView) close() {
 func (s *statsView) sample() error {
 	refs := s.c.args
 	if len(refs) == 0 {
-		all, err := s.eng.List(s.c.ctx, engine.ListOptions{All: s.all})
-		if err != nil {
+		var err error
+		if refs, err = s.statter.SampleIDs(s.c.ctx, s.all); err != nil {
 			return err
 		}
-		for i := range all {
-			refs = append(refs, all[i].ID)
+	}
+	known := make(map[string]int, len(s.rows))
+	for i, r := range s.rows {
+		if r.now.Running {
+			known[r.ref] = i
 		}
 	}
 	var rows []*statsRow
 	for _, ref := range refs {
-		i := slices.IndexFunc(s.rows, func(r *statsRow) bool { return r.ref == ref && r.now.Running })
-		if i >= 0 {
+		if i, ok := known[ref]; ok {
 			rows = append(rows, s.rows[i])
-			s.rows = slices.Delete(s.rows, i, i+1)
+			s.rows[i] = nil
+			delete(known, ref) // named twice: measured twice
 			continue
 		}
 		sampler, err := s.statter.Sampler(s.c.ctx, ref)
@@ -131,7 +137,11 @@ func (s *statsView) sample() error {
 		if err != nil {
 			return err
 		}
+		sampler.Pressure = wants(s.list.text, "CPUPressure") || wants(s.list.text, "MemPressure") || wants(s.list.text, "IOPressure")
 		rows = append(rows, &statsRow{ref: ref, s: sampler, trunc: !s.noTrunc})
+	}
+	if len(s.c.args) == 0 { // the newest first, as ps has them
+		slices.SortStableFunc(rows, func(a, b *statsRow) int { return b.s.Created.Compare(a.s.Created) })
 	}
 	s.close() // those that are shown no more
 	s.rows = rows
@@ -203,6 +213,12 @@ func (r *statsRow) Field(name string, args []any) (any, bool) {
 			read, written = read+d.ReadBytes, written+d.WriteBytes
 		}
 		return humanSize(read, 3) + " / " + humanSize(written, 3), true
+	case "CPUPressure": // not Docker's: the share of the last ten seconds in which work waited
+		return percent(n.Pressure.CPU.SomeAvg10), true
+	case "MemPressure":
+		return percent(n.Pressure.Memory.SomeAvg10), true
+	case "IOPressure":
+		return percent(n.Pressure.IO.SomeAvg10), true
 	case "PIDs":
 		return strconv.FormatInt(n.Pids.Current, 10), true
 	}

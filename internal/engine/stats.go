@@ -3,12 +3,15 @@ package engine
 import (
 	"context"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/isle-engine/isle/internal/host"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
+	"github.com/isle-engine/isle/internal/monitor"
+	"github.com/isle-engine/isle/internal/state"
 )
 
 // Sample is what a container has used up to a moment.
@@ -16,15 +19,29 @@ type Sample struct {
 	Taken   time.Time
 	Running bool
 	cgroup.Stats
+	Pressure             cgroup.PressureStats
 	NetReceived, NetSent int64
 }
 
 // Sampler takes samples of a container; it is for one goroutine.
 type Sampler struct {
 	ID, Name string
+	Created  time.Time
+	// Pressure says that samples shall tell how much is waited for (PSI).
+	Pressure bool
 	c        *Container
 	g        *cgroup.Group
 	total    int64 // memory of the machine
+}
+
+// SampleIDs returns the ids of the containers that have a monitor, or of all, in no
+// order. It reads no record, so that it can be asked every second.
+func (e *Engine) SampleIDs(_ context.Context, all bool) ([]string, error) {
+	ids, err := state.IDs(e.env.Containers())
+	if err != nil || all {
+		return ids, err
+	}
+	return slices.DeleteFunc(ids, func(id string) bool { return !monitor.Alive(e.env, id) }), nil
 }
 
 // Sampler returns one for a container, running or not.
@@ -33,7 +50,7 @@ func (e *Engine) Sampler(ctx context.Context, ref string) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sampler{ID: c.ID, Name: c.Config.Name, c: c}
+	s := &Sampler{ID: c.ID, Name: c.Config.Name, Created: c.Created, c: c}
 	if live(c.State.Status) {
 		s.g = cgroup.Open(cgroup.Paths(c.State.Cgroup))
 	}
@@ -66,6 +83,9 @@ func (s *Sampler) Sample() (Sample, error) {
 		return out, nil // it has ended
 	}
 	out.Running, out.Stats = true, st
+	if s.Pressure {
+		out.Pressure = s.g.Pressure()
+	}
 	if l := out.Memory.Limit; l < 0 || s.total > 0 && l > s.total {
 		out.Memory.Limit = s.total
 	}

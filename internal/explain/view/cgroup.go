@@ -109,14 +109,15 @@ func (l *looker) cgroup() {
 	if f, text := own("cpuset", "cpuset.cpus", "cpuset.cpus"); f != "" && text != "" {
 		c.Limits = append(c.Limits, Limit{Name: "cpuset", Unit: "cpus", Max: -1, Now: -1, File: f, Text: text})
 	}
+	pressure := g.Pressure()
 	for _, x := range [...]struct {
 		name       string
 		some, full float64
 		total      int64
 	}{
-		{"cpu", stats.Pressure.CPU.SomeAvg10, stats.Pressure.CPU.FullAvg10, stats.Pressure.CPU.SomeTotal},
-		{"memory", stats.Pressure.Memory.SomeAvg10, stats.Pressure.Memory.FullAvg10, stats.Pressure.Memory.SomeTotal},
-		{"io", stats.Pressure.IO.SomeAvg10, stats.Pressure.IO.FullAvg10, stats.Pressure.IO.SomeTotal},
+		{"cpu", pressure.CPU.SomeAvg10, pressure.CPU.FullAvg10, pressure.CPU.SomeTotal},
+		{"memory", pressure.Memory.SomeAvg10, pressure.Memory.FullAvg10, pressure.Memory.SomeTotal},
+		{"io", pressure.IO.SomeAvg10, pressure.IO.FullAvg10, pressure.IO.SomeTotal},
 	} {
 		if st.V2 != "" && exists(st.V2+"/"+x.name+".pressure") {
 			c.Pressure = append(c.Pressure, PSI{x.name, x.some, x.full, x.total})

@@ -27,6 +27,8 @@ type Group struct {
 	dir      *os.File
 	warnings []string
 	start    func(pid int) error // makes what can only be made for a process (systemd units)
+	above    *int64              // see limitAbove
+	seen     *seen               // see Stats
 }
 
 // Paths says where a Group is, in a form that can be kept in a file.
@@ -228,6 +230,11 @@ func procs(d dir) ([]int, error) {
 
 // children returns the groups directly below d.
 func (d dir) children() []dir {
+	// The link count of a directory of kernfs is that of its subdirectories and 2.
+	var st unix.Stat_t
+	if unix.Stat(string(d), &st) == nil && st.Nlink == 2 {
+		return nil
+	}
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
 		return nil

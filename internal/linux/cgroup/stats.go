@@ -10,11 +10,10 @@ import (
 // Stats is what a container uses. Figures that the kernel does not have for it
 // are zero; limits that are not set are -1.
 type Stats struct {
-	Memory   MemoryStats
-	CPU      CPUStats
-	Pids     PidsStats
-	IO       []DeviceStats
-	Pressure PressureStats
+	Memory MemoryStats
+	CPU    CPUStats
+	Pids   PidsStats
+	IO     []DeviceStats
 }
 
 // MemoryStats are in bytes.
@@ -65,16 +64,28 @@ type Pressure struct {
 func (g *Group) Stats() (Stats, error) {
 	s := Stats{Memory: MemoryStats{Limit: -1, SwapLimit: -1}, Pids: PidsStats{Limit: -1}}
 	v2 := dir(g.paths.V2)
-	pids, err := g.Procs()
-	if err != nil {
-		return s, err
+	if g.seen == nil {
+		g.seen = &seen{}
+		if v2 != "" {
+			*g.seen = seen{v2.exists("memory.current"), v2.exists("io.stat"), v2.exists("pids.current")}
+		}
 	}
-
-	switch d := dir(g.paths.V1["memory"]); {
-	case d != "":
-		s.Memory.fromV1(d)
-	case v2 != "" && v2.exists("memory.current"):
-		s.Memory.fromV2(v2)
+	var pids []int
+	memory, counter := dir(g.paths.V1["memory"]), dir(g.paths.V1["pids"])
+	if counter == "" && g.seen.pids {
+		counter = v2
+	}
+	if memory == "" && !g.seen.memory || counter == "" { // nobody counts but we ourselves
+		var err error
+		if pids, err = g.Procs(); err != nil {
+			return s, err
+		}
+	}
+	switch {
+	case memory != "":
+		s.Memory.fromV1(memory)
+	case g.seen.memory:
+		s.Memory.fromV2(v2, g.limitAbove(v2))
 	default:
 		s.Memory.estimate(pids)
 	}
@@ -101,13 +112,9 @@ func (g *Group) Stats() (Stats, error) {
 		})
 	}
 
-	d := dir(g.paths.V1["pids"])
-	if d == "" {
-		d = v2
-	}
-	if n, err := d.readInt("pids.current"); d != "" && err == nil {
-		s.Pids.Current = n
-		if limit, err := d.readInt("pids.max"); err == nil && limit != unlimited {
+	if counter != "" {
+		s.Pids.Current, _ = counter.readInt("pids.current")
+		if limit, err := counter.readInt("pids.max"); err == nil && limit != unlimited {
 			s.Pids.Limit = limit
 		}
 	} else {
@@ -118,13 +125,23 @@ func (g *Group) Stats() (Stats, error) {
 
 	if d := dir(g.paths.V1["blkio"]); d != "" {
 		s.IO = ioFromV1(d)
-	} else if v2 != "" {
+	} else if g.seen.io {
 		s.IO = ioFromV2(v2)
 	}
-	if v2 != "" {
-		s.Pressure = PressureStats{pressure(v2, "cpu"), pressure(v2, "memory"), pressure(v2, "io")}
-	}
 	return s, nil
+}
+
+// seen is what a v2 group was found to have when it was first looked at. A controller
+// that is turned on later is noticed by who opens the group again.
+type seen struct{ memory, io, pids bool }
+
+// Pressure reads how much the group's processes wait for resources; all is zero
+// where the kernel does not say.
+func (g *Group) Pressure() (p PressureStats) {
+	if v2 := dir(g.paths.V2); v2 != "" {
+		p = PressureStats{pressure(v2, "cpu"), pressure(v2, "memory"), pressure(v2, "io")}
+	}
+	return p
 }
 
 func (m *MemoryStats) fromV1(d dir) {
@@ -149,7 +166,7 @@ func (m *MemoryStats) fromV1(d dir) {
 	m.Peak, _ = d.readInt("memory.max_usage_in_bytes")
 }
 
-func (m *MemoryStats) fromV2(d dir) {
+func (m *MemoryStats) fromV2(d dir, above int64) {
 	text, _ := d.read("memory.stat")
 	keyValues(text, func(key string, n int64) {
 		if key == "inactive_file" {
@@ -163,9 +180,23 @@ func (m *MemoryStats) fromV2(d dir) {
 	if n, err := d.readInt("memory.swap.max"); err == nil {
 		m.SwapLimit = limitOf(n)
 	}
-	if n, owner := lowest(location{d, mountOf(d)}, func(d dir) (float64, bool) { return whole(d, "memory.max") }); owner != "" {
-		m.Limit = int64(n)
+	m.Limit = above
+	if n, err := d.readInt("memory.max"); err == nil && n != unlimited && (above < 0 || n < above) {
+		m.Limit = n
 	}
+}
+
+// limitAbove is the lowest memory limit above the group; -1: none. It is looked
+// for once: whoever takes many samples would pay for all ancestors each time.
+func (g *Group) limitAbove(v2 dir) int64 {
+	if g.above == nil {
+		limit := int64(-1)
+		if n, owner := lowest(location{v2.up(), mountOf(v2)}, func(d dir) (float64, bool) { return whole(d, "memory.max") }); owner != "" {
+			limit = int64(n)
+		}
+		g.above = &limit
+	}
+	return *g.above
 }
 
 // mountOf returns how far up the v2 directories above d can be read.
@@ -364,7 +395,7 @@ func (g *Group) OOM() (OOMInfo, error) {
 	}
 	m.Limit = -1
 	if file == "memory.events" {
-		m.fromV2(d)
+		m.fromV2(d, g.limitAbove(d))
 	} else {
 		m.fromV1(d)
 	}
