@@ -24,6 +24,7 @@ type keeper interface {
 	PruneNetworks(ctx context.Context, o engine.PruneOptions) ([]string, error)
 	PruneVolumes(ctx context.Context, f engine.Filter, all bool) (removed []string, bytes int64, err error)
 	Check(ctx context.Context, repair, quiet bool) (*engine.Checked, error)
+	Dissolve() error
 }
 
 var _ keeper = (*engine.Engine)(nil)
@@ -413,6 +414,7 @@ func (c *call) pruneAll(eng keeper, o engine.PruneOptions, all, volumes bool) er
 	c.pruned("Deleted Images:", removedLines(done))
 	total += n
 	note(err)
+	note(eng.Dissolve())
 	fmt.Fprintln(c.stdout(), "Total reclaimed space: "+humanSize(total, 4))
 	if failed {
 		return exitStatus(1)

@@ -78,6 +78,8 @@ func (m *storeMemory) PruneVolumes(_ context.Context, f engine.Filter, all bool)
 	return []string{"v1"}, 7, nil
 }
 
+func (m *storeMemory) Dissolve() error { m.note("dissolve"); return nil }
+
 func (m *storeMemory) Check(_ context.Context, repair, _ bool) (*engine.Checked, error) {
 	m.note("check %v", repair)
 	return &m.checked, nil

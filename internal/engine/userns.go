@@ -28,6 +28,15 @@ func (e *Engine) namespace() (*userns.Namespace, error) {
 	return ns, err
 }
 
+// Dissolve ends the user's own namespaces, if no process is in them. They are
+// kept for the next container otherwise, by a sleeping process.
+func (e *Engine) Dissolve() error {
+	if !e.env.Rootless {
+		return nil
+	}
+	return userns.Stop(e.env.UserNS())
+}
+
 // The pieces of work that may have to be done inside the user's user namespace,
 // because they touch files of its subordinate ids.
 const (

@@ -117,7 +117,7 @@ func (m *monitor) probe(c *check, command []string) error {
 		return os.NewSyscallError("pipe2", err)
 	}
 	out := os.NewFile(uintptr(w), "pipe")
-	t := runtime.Target{Pid: m.proc.pid, Pidfd: m.proc.pidfd, Cgroup: birthplace{m.proc.group}}
+	t := runtime.Target{Pid: m.proc.pid, Pidfd: m.proc.pidfd, Cgroup: m.proc.group}
 	c.proc, err = runtime.Exec(t, pr, runtime.ExecOptions{Stdio: runtime.Stdio{Out: out, Err: out}, Seccomp: filter})
 	_ = out.Close() // the probe has its own
 	if err != nil {

@@ -324,7 +324,7 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		Netns:     netns,
 		Rootfs:    b.rootfs,
 		Stdio:     runtime.Stdio{In: b.streams.files[0], Out: b.streams.files[1], Err: b.streams.files[2]},
-		Cgroup:    birthplace{b.group},
+		Cgroup:    b.group,
 		CgroupV1:  hierarchies(b.group.Paths().V1),
 		Init:      b.init,
 		Pdeathsig: true,
@@ -347,19 +347,6 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		b.warnings = append(b.warnings, m.net.Warnings...)
 	}
 	return proc, nil
-}
-
-// birthplace is the cgroup that a container is born into. Where that is all of it
-// (clone3 has put the process there), nothing is left to be done afterwards:
-// writing cgroup.procs would take 10 to 20 ms even if it changes nothing, because
-// it waits for an RCU grace period.
-type birthplace struct{ *cgroup.Group }
-
-func (b birthplace) Attach(pid int) error {
-	if b.File() != nil && len(b.Paths().V1) == 0 {
-		return nil
-	}
-	return b.Group.Attach(pid)
 }
 
 // mountRoot stacks the image's layers and the container's own.

@@ -100,9 +100,13 @@ func newRig(t testing.TB) *rig {
 		r.ns = ns
 		t.Cleanup(func() {
 			ns.Close()
-			if err := userns.Stop(r.env.UserNS()); err != nil {
-				t.Error(err)
-			}
+			eventually(t, "the user namespace is empty, and ends", func() bool {
+				if err := userns.Stop(r.env.UserNS()); err != nil {
+					t.Fatal(err)
+				}
+				left, err := testenv.Processes("isle-holder", dir)
+				return err == nil && len(left) == 0
+			})
 		})
 	}
 	archive := dir + "/layer.tar"

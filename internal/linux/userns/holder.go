@@ -210,11 +210,12 @@ func adopt(dir string) (*record, error) {
 }
 
 // occupied reports whether any process but the holder is in the user namespace.
+// One that has ended and waits for its parent is in no mount namespace any more.
 func occupied(r *record) bool {
 	other := false
 	eachProcess(func(p int, base string) bool {
 		var st unix.Stat_t
-		if p != r.pid && unix.Stat(base+"/ns/user", &st) == nil && st.Ino == r.userID {
+		if p != r.pid && unix.Stat(base+"/ns/user", &st) == nil && st.Ino == r.userID && unix.Stat(base+"/ns/mnt", &st) == nil {
 			other = true
 		}
 		return !other

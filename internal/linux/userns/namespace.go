@@ -134,8 +134,9 @@ func ensureSlow(dir string, uid, gid int) (*Namespace, error) {
 	return n, nil
 }
 
-// Stop ends the holder recorded in dir, and with it the namespaces, unless a
-// container still lives in them. The caller makes sure that none is starting.
+// Stop ends the holder recorded in dir, and with it the namespaces, unless
+// another process is in them. A container that is being started meanwhile has
+// them, and the next one new ones.
 func Stop(dir string) error {
 	unlock, err := lock(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -151,6 +152,9 @@ func Stop(dir string) error {
 	}
 	if err != nil {
 		return nil // no record and no holder: nothing to stop
+	}
+	if occupied(r) {
+		return nil
 	}
 	return stop(dir, r)
 }
