@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/isle-engine/isle/internal/errs"
@@ -42,5 +44,24 @@ func noLayers(dir string, err error) error {
 		return err
 	}
 	return errs.Hint(err, "the writable layer would be on "+name+", which overlayfs cannot write to",
-		"set ISLE_ROOT to a directory on a local disk (ext4, xfs, btrfs) or tmpfs")
+		"set ISLE_ROOT to a directory on a local disk (ext4, xfs, btrfs)")
+}
+
+// hasUserXattrs returns an error if the file system of dir has no extended
+// attributes for ordinary users: there overlayfs mounts, and a directory that is
+// made where one was removed fails with EIO.
+func hasUserXattrs(dir *os.File) error {
+	const name = "user.isle.probe"
+	err := unix.Fsetxattr(int(dir.Fd()), name, []byte{'1'}, 0)
+	if err == unix.EOPNOTSUPP {
+		return errs.Hint(errs.New(errs.Unsupported, "%s is on a file system without extended attributes for ordinary users", dir.Name()),
+			"tmpfs has them since Linux 6.6; or set ISLE_ROOT to a directory on a local disk (ext4, xfs, btrfs)")
+	}
+	if err == nil {
+		err = unix.Fremovexattr(int(dir.Fd()), name)
+	}
+	if err != nil {
+		return &os.PathError{Op: "setxattr", Path: dir.Name(), Err: err}
+	}
+	return nil
 }

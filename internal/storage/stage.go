@@ -85,6 +85,11 @@ func (s *Store) Stage(ctx context.Context, diffID string, tar io.Reader) (_ *Sta
 	if err != nil {
 		return nil, subject(err)
 	}
+	if !ids.Initial() {
+		if err := hasUserXattrs(st.dir); err != nil {
+			return nil, subject(err)
+		}
+	}
 	diff, err := os.OpenFile(filepath.Join(st.path, diffDir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, subject(err)

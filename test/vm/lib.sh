@@ -18,10 +18,16 @@ step() { printf '%s: [%4ds] %s\n' "$ME" $SECONDS "$*" >&2; }
 recipe() { cat "$@" | sha256sum | cut -c1-12; }
 
 # image_dir: where the image of the present recipe lies, or is to be built.
-image_dir() { echo "$CACHE/image-$(recipe "$VM/image" "$VM"/guest/*)"; }
+image_dir() {
+	local r
+	r=$(recipe "$VM/image" "$VM"/guest/*) && echo "$CACHE/image-$r"
+}
 
 # uml_dir: the User Mode Linux kernel of the present recipe.
-uml_dir() { echo "$CACHE/uml-$(recipe "$VM/kernel" "$VM/uml.config")"; }
+uml_dir() {
+	local r
+	r=$(recipe "$VM/kernel" "$VM/uml.config") && echo "$CACHE/uml-$r"
+}
 
 # need TOOL...: names what is missing, with the command that installs it.
 need() {
