@@ -101,6 +101,7 @@ type maker struct {
 	group   *Group
 	v1, v2  []need
 	made    []dir // to be removed on failure
+	noGroup error // why a container without limits has no v2 group
 }
 
 // prefix marks the directories of containers.

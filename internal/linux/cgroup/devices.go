@@ -34,6 +34,9 @@ func (m *maker) makeDevices() error {
 		err := errs.New(errs.Unsupported, "device rules: this machine has no devices controller")
 		if bpfErr != nil {
 			err = fmt.Errorf("device rules: %w", bpfErr)
+		} else if m.noGroup != nil {
+			return errs.Hint(fmt.Errorf("device rules: no cgroup to put them on: %w", m.noGroup),
+				"--device-cgroup-rule='a *:* rwm' does without device rules")
 		}
 		return errs.Hint(err, "the kernel needs CONFIG_CGROUP_BPF, and isle CAP_SYS_ADMIN or CAP_BPF with CAP_NET_ADMIN",
 			"--device-cgroup-rule='a *:* rwm' does without device rules")

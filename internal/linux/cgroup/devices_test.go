@@ -246,3 +246,56 @@ func BenchmarkDeviceProgram(b *testing.B) {
 		}
 	}
 }
+
+// TestDeviceRulesWithoutAGroup: a caller in a threaded group cannot have groups
+// below it, which is what the error shall say, and not that the kernel lacks
+// something.
+func TestDeviceRulesWithoutAGroup(t *testing.T) {
+	testenv.Need(t, testenv.Root, testenv.CgroupV2)
+	if !testenv.InCgroups(t) {
+		return
+	}
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := h.ownIn("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	threaded := own.dir.join("threaded")
+	if err := unix.Mkdir(string(threaded), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := own.dir.write("cgroup.procs", "0"); err != nil {
+			t.Error(err)
+		}
+		if err := remove(threaded); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := threaded.write("cgroup.type", "threaded"); err != nil {
+		t.Fatal(err)
+	}
+	if err := threaded.write("cgroup.procs", "0"); err != nil {
+		t.Fatal(err)
+	}
+	if h, err = Detect(); err != nil {
+		t.Fatal(err)
+	}
+	g, err := h.Create(Request{Name: testName(t), Resources: &specs.LinuxResources{Devices: dockerDevices()}})
+	if err == nil {
+		// The v1 controller does not mind.
+		if g.paths.V2 != "" || !h.isV1("devices") {
+			t.Errorf("made %+v", g.paths)
+		}
+		if err := g.Delete(); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if !strings.HasPrefix(err.Error(), "device rules: no cgroup to put them on: cgroup ") || errs.KindOf(err) != errs.Unsupported {
+		t.Error(err)
+	}
+}

@@ -122,6 +122,7 @@ func (m *maker) makeUnlimited() error {
 	switch {
 	case err == nil:
 	case !named && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)):
+		m.noGroup = err
 		return m.undo()
 	case named:
 		return fmt.Errorf("cgroup parent %s: %w", m.request.Parent, err)
@@ -130,6 +131,7 @@ func (m *maker) makeUnlimited() error {
 	}
 	if kind, err := d.read("cgroup.type"); err == nil && kind != "domain" {
 		// Below a threaded group a process cannot be put without more ado.
+		m.noGroup = errs.New(errs.Unsupported, "cgroup %s: is in threaded mode, or has processes and hands out controllers", own.dir)
 		return m.undo()
 	}
 	m.group.paths.V2 = string(d)
