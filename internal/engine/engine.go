@@ -24,6 +24,7 @@ type Engine struct {
 	env    config.Env
 	images *image.Store
 	layers *storage.Store
+	scan   procScan
 }
 
 // Open returns the engine for env. It does no I/O: directories are made by the

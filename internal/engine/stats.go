@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/isle-engine/isle/internal/host"
@@ -31,7 +32,8 @@ type Sampler struct {
 	Pressure bool
 	c        *Container
 	g        *cgroup.Group
-	total    int64 // memory of the machine
+	scan     *procScan // where there is no cgroup
+	total    int64     // memory of the machine
 }
 
 // SampleIDs returns the ids of the containers that have a monitor, or of all, in no
@@ -51,13 +53,47 @@ func (e *Engine) Sampler(ctx context.Context, ref string) (*Sampler, error) {
 		return nil, err
 	}
 	s := &Sampler{ID: c.ID, Name: c.Config.Name, Created: c.Created, c: c}
-	if live(c.State.Status) {
+	switch {
+	case !live(c.State.Status):
+	case c.State.Cgroup.V2 != "" || len(c.State.Cgroup.V1) > 0:
 		s.g = cgroup.Open(cgroup.Paths(c.State.Cgroup))
+	case c.Config.PID == "" || c.Config.PID == "private":
+		s.scan = &e.scan
 	}
 	var m host.Machine
 	mem, _ := m.Memory()
 	s.total = int64(mem)
 	return s, nil
+}
+
+// procScan tells which processes are in which pid namespace. The samples of many
+// containers share one look at /proc.
+type procScan struct {
+	mu    sync.Mutex
+	taken time.Time
+	found map[string][]int
+}
+
+// scanAge is how old a look may be.
+const scanAge = 300 * time.Millisecond
+
+// pids returns the processes in a pid namespace, as readlink(2) names it.
+func (p *procScan) pids(ns string) []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.found == nil || time.Since(p.taken) > scanAge {
+		p.taken, p.found = time.Now(), map[string][]int{}
+		for _, name := range entries("/proc") {
+			pid, err := strconv.Atoi(name)
+			if err != nil {
+				continue
+			}
+			if in, err := os.Readlink("/proc/" + name + "/ns/pid"); err == nil {
+				p.found[in] = append(p.found[in], pid)
+			}
+		}
+	}
+	return p.found[ns]
 }
 
 // Close lets go of the container.
@@ -72,12 +108,19 @@ func (s *Sampler) Close() error {
 // has zeros.
 func (s *Sampler) Sample() (Sample, error) {
 	out := Sample{Taken: time.Now()}
-	if s.g == nil {
-		return out, nil
-	}
-	st, err := s.g.Stats()
-	if err != nil {
-		return out, err
+	var st cgroup.Stats
+	switch {
+	case s.g != nil:
+		var err error
+		if st, err = s.g.Stats(); err != nil {
+			return out, err
+		}
+	case s.scan != nil: // an ordinary user's may have no cgroup
+		ns, err := os.Readlink("/proc/" + strconv.Itoa(s.c.State.Pid) + "/ns/pid")
+		if err != nil {
+			return out, nil // it has ended
+		}
+		st = cgroup.EstimateStats(s.scan.pids(ns))
 	}
 	if st.Pids.Current == 0 {
 		return out, nil // it has ended

@@ -230,6 +230,32 @@ func (m *MemoryStats) estimate(pids []int) {
 	}
 }
 
+// EstimateStats is Stats for a container without groups, whose processes are pids:
+// what they use themselves, as far as the kernel counts it for a process.
+func EstimateStats(pids []int) Stats {
+	s := Stats{Memory: MemoryStats{Limit: -1, SwapLimit: -1}, Pids: PidsStats{Limit: -1}}
+	s.Memory.estimate(pids)
+	for _, pid := range pids {
+		s.Pids.Current += threads(pid)
+		text, err := procDir(pid).read("stat")
+		if err != nil {
+			continue // it has ended
+		}
+		f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // from field 3 on (proc_pid_stat(5))
+		if len(f) < 15 {
+			continue
+		}
+		ticks := func(field int) int64 {
+			n, _ := strconv.ParseInt(f[field-3], 10, 64) // the kernel writes numbers
+			return n * (1e9 / 100)                       // USER_HZ
+		}
+		s.CPU.User += ticks(14) + ticks(16) // with children that it has reaped
+		s.CPU.System += ticks(15) + ticks(17)
+	}
+	s.CPU.Usage = s.CPU.User + s.CPU.System
+	return s
+}
+
 func procDir(pid int) dir { return dir("/proc/" + strconv.Itoa(pid)) }
 
 func threads(pid int) int64 {
