@@ -116,11 +116,9 @@ func (s *Sampler) Sample() (Sample, error) {
 			return out, err
 		}
 	case s.scan != nil: // an ordinary user's may have no cgroup
-		ns, err := os.Readlink("/proc/" + strconv.Itoa(s.c.State.Pid) + "/ns/pid")
-		if err != nil {
-			return out, nil // it has ended
+		if ns, err := os.Readlink("/proc/" + strconv.Itoa(s.c.State.Pid) + "/ns/pid"); err == nil { // it has not ended
+			st = cgroup.EstimateStats(s.scan.pids(ns))
 		}
-		st = cgroup.EstimateStats(s.scan.pids(ns))
 	}
 	if st.Pids.Current == 0 {
 		return out, nil // it has ended
