@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -330,5 +331,79 @@ func TestUnitProperties(t *testing.T) {
 		if props[0].signature != x.signature || x.wire != "" && string(m.b) != x.wire {
 			t.Errorf("%s=%s: %q %q", x.name, x.value, props[0].signature, m.b)
 		}
+	}
+}
+
+// A unit of its own is made when there is a process, by the systemd of the
+// system or of the user; where there is none, the caller is told before.
+func TestOCISystemdUnit(t *testing.T) {
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := testName(t)
+	limit, pids, quota, period := int64(64<<20), int64(20), int64(501000), uint64(1000000)
+	g, err := h.CreateOCI(OCI{
+		Path: "isletest.slice:pre:" + name, ID: name, Systemd: true, Rootless: os.Getuid() != 0,
+		Properties: map[string]string{"TimeoutStopSec": "7"},
+		Resources: &specs.LinuxResources{
+			Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &pids}, CPU: &specs.LinuxCPU{Quota: &quota, Period: &period},
+		},
+	})
+	if !booted() {
+		if err == nil || err.Error() != "systemd not running on this host, cannot use systemd cgroups manager" {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(os.Getuid() != 0); err != nil {
+		return // no systemd of this user's; other tests say what is said then
+	}
+	p := start(t, g, "sleep")
+	p.line(t)
+	if err := g.Attach(p.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	unit := "pre-" + name + ".scope"
+	if g.Paths().Unit != unit || !strings.HasSuffix(g.Paths().V2, "/isletest.slice/"+unit) {
+		t.Fatalf("%+v", g.Paths())
+	}
+	show := func() string {
+		args := []string{"show", unit, "-p", "TasksMax,CPUQuotaPerSecUSec,TimeoutStopUSec,Delegate"}
+		if os.Getuid() != 0 {
+			args = append([]string{"--user"}, args...)
+		}
+		out, err := exec.Command("systemctl", args...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	for _, want := range []string{"TasksMax=20\n", "TimeoutStopUSec=7s\n", "Delegate=yes\n"} {
+		if !strings.Contains(show(), want) {
+			t.Errorf("no %q in\n%s", want, show())
+		}
+	}
+	if got := file(t, g, "memory", "memory.limit_in_bytes", "memory.max"); got != "67108864" {
+		t.Errorf("memory limit %s", got)
+	}
+	if err := g.UpdateOCI(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(10))}}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(show(), "TasksMax=10\n") || file(t, g, "pids", "pids.max", "pids.max") != "10" {
+		t.Errorf("after the update: %s", show())
+	}
+	if err := g.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Wait()
+	if err := g.Delete(); err != nil {
+		t.Fatal(err)
+	}
+	if dir(g.Paths().V2).exists("") {
+		t.Error("the group is left")
 	}
 }
