@@ -30,6 +30,23 @@
 // be installed by CAP_SYS_ADMIN only (seccomp(2)), so it then comes before the
 // last capset, the one call besides execve that the filter must allow.
 //
+// What takes a right over the host's file systems or devices is done by the
+// parent, which the child asks (Sync, and Exchange where a descriptor goes along):
+// id maps of mounts in the container's own tree, the files of a tmpfs with
+// tmpcopyup, network devices that move in. A seccomp agent (SCMP_ACT_NOTIFY) is
+// connected to before the clone; the child sends it the listener in the one call
+// that follows the installation of the filter.
+//
+// # Meaning
+//
+// Every field of the specification is honoured or an error, [Program.Warnings]
+// being for what the specification itself lets a runtime leave out. Where it is
+// silent, runc decides: a bind mount with any option has only the attributes that
+// are named, unless a user namespace locks them (setAttrs); a missing target is
+// made; a tmpfs without a mode has that of the directory it covers; a source or a
+// destination below the root's path on the host is a place in the container. We
+// differ in that bind mounts without a propagation type are private.
+//
 // # Invariants
 //
 // A path inside the container is resolved by openat2 with RESOLVE_IN_ROOT and
