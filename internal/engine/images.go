@@ -254,10 +254,33 @@ func (e *Engine) PruneImages(_ context.Context, o PruneOptions, all bool) (done 
 	did, err := e.images.Prune(all, func(img *image.Image) bool {
 		return (o.Until.IsZero() || img.Created.Before(o.Until)) && labelsSelected(img.Config.Labels, o.Filter)
 	}, keep)
+	// And what no image or container needs any more: layers of images that were
+	// removed under their containers, beginnings of downloads.
+	if err == nil {
+		var rest image.Removal
+		rest, err = e.images.Collect(e.layerIDs(), keep)
+		did.Bytes += rest.Bytes
+		did.Layers = append(did.Layers, rest.Layers...)
+		did.Done = append(did.Done, rest.Done...)
+	}
 	err = errors.Join(err, e.removed(did))
 	bytes = did.Bytes + files
 	e.tell("image", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(bytes, 10)})
 	return did.Done, bytes, err
+}
+
+// layerIDs returns the layers that are unpacked. What cannot be read is left
+// alone.
+func (e *Engine) layerIDs() []string {
+	list, err := e.layers.Layers()
+	if err != nil {
+		return nil
+	}
+	ids := make([]string, len(list))
+	for i := range list {
+		ids[i] = list[i].DiffID
+	}
+	return ids
 }
 
 // imageMatcher is the filter of images.

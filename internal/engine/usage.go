@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,9 @@ func (e *Engine) Usage(ctx context.Context) (*Usage, error) {
 	}
 	for _, dir := range []string{images, layers} {
 		for name, n := range sizes[dir] {
+			if strings.HasPrefix(name, ".empty") {
+				continue // isle's own, of no image
+			}
 			u.ImagesSize += n
 			if need[name] {
 				u.ImagesInUse += n
