@@ -26,7 +26,8 @@ func (c *Config) Validate() error {
 // without what was asked for. It is apart from Validate as Docker's client does
 // not know either: it is the engine that has drivers.
 func (c *Config) CheckDrivers() error {
-	for _, d := range c.DeviceRequests {
+	if len(c.DeviceRequests) > 0 {
+		d := c.DeviceRequests[0]
 		if d.Driver == "cdi" {
 			return errs.New(errs.Unsupported, "CDI device injection failed: unresolvable CDI devices %s", strings.Join(d.DeviceIDs, ", "))
 		}

@@ -148,6 +148,9 @@ func (p *Puller) one(ctx context.Context, name image.Name, platform image.Platfo
 			return Result{}, errs.New(errs.Unsupported, "image %s: its index has an index in it", name.Familiar())
 		}
 	}
+	if err := p.Client.Allowed(ctx, remote, image.DigestOf(data)); err != nil {
+		return Result{}, err
+	}
 	config, err := p.config(ctx, remote, man.Config)
 	if err != nil {
 		return Result{}, err

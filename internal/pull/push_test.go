@@ -412,3 +412,16 @@ func TestManifestLists(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What the policy does not let in leaves nothing behind.
+func TestPullObeysPolicy(t *testing.T) {
+	t.Parallel()
+	s := registrytest.Start(t)
+	s.Push(t, "app", "v1", testImage(t, false))
+	p := newPuller(t, map[string]string{".config/isle/policy.json": `{"default":[{"type":"reject"}]}`})
+	_, err := p.Pull(t.Context(), Options{Ref: s.Addr + "/app:v1"})
+	if !errors.Is(err, errs.Denied) || !strings.Contains(err.Error(), "no image from there is accepted") {
+		t.Error(err)
+	}
+	checkEmpty(t, p)
+}

@@ -29,6 +29,7 @@ type Config struct {
 	// ownFile is where a hint tells the user to write a setting.
 	ownFile string
 	certDir string
+	policy  string // the file that says what may be pulled; "": anything
 }
 
 // rule is a [[registry]] table.
@@ -130,6 +131,7 @@ func loadConfig(env config.Env, getenv func(string) string, root string) (*Confi
 		user + "/docker/certs.d", etc + "/docker/certs.d",
 		user + "/containers/certs.d", etc + "/containers/certs.d",
 	}
+	c.policy = findPolicy(user+"/isle/policy.json", etc+"/isle/policy.json", user+"/containers/policy.json", etc+"/containers/policy.json")
 	docker := getenv("DOCKER_CONFIG")
 	if docker == "" {
 		docker = env.Home + "/.docker"

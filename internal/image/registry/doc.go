@@ -13,6 +13,7 @@
 //	containers-registries.conf(5): ~/.config/containers or /etc/containers, with registries.conf.d
 //	/etc/docker/daemon.json, ~/.config/docker/daemon.json            registry-mirrors, insecure-registries
 //	certs.d of /etc/isle, /etc/docker, /etc/containers and the user  CA and client certificates
+//	policy.json of ~/.config/isle, /etc/isle, ~/.config/containers, /etc/containers   which images may be pulled, by containers-policy.json(5)
 //	$REGISTRY_AUTH_FILE, or ~/.docker/config.json and containers-auth.json(5)
 //
 // Invariants: plain HTTP is spoken only to registries that the settings or a
