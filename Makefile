@@ -116,6 +116,10 @@ test-vm: | need-go ## lanes in Debian guests with systemd and cgroup v2 (LANE="r
 scale: | need-go ## 200 networks, 500 containers on one (as root)
 	ISLE_TEST_SCALE=1 $(GO) test -count=1 -v -run '^TestScale$$' -timeout 10m ./internal/network
 
+.PHONY: load
+load: build ## 50 processes on one store for ten minutes, as root and as an ordinary user
+	ISLE_LOAD_PROCESSES=$${ISLE_LOAD_PROCESSES:-50} ISLE_LOAD_SECONDS=$${ISLE_LOAD_SECONDS:-600} hack/lane $(GO) test -count=1 -timeout 60m -v ./test/load
+
 .PHONY: crash
 crash: build ## kill isle at every system call that changes something (ISLE_CRASH_EVERY=1: every one)
 	ISLE_CRASH_EVERY=$${ISLE_CRASH_EVERY:-1} hack/lane $(GO) test -count=1 -timeout 120m -v ./test/crash

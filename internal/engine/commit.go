@@ -91,6 +91,9 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id st
 		if err == nil {
 			_, err = e.RemoveImage(ctx, res.ID, true, false)
 		}
+		if errs.KindOf(perr) == errs.NotFound {
+			return "", perr // the archive is empty for that reason
+		}
 		return "", errors.Join(perr, err)
 	}
 	if err == nil && o.Name != "" {

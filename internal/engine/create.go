@@ -24,10 +24,11 @@ func (e *Engine) Create(ctx context.Context, cfg *container.Config, o CreateOpti
 	if err != nil {
 		return "", nil, err
 	}
-	rec, err := e.create(cfg, img)
+	rec, lock, err := e.create(cfg, img)
 	if err != nil {
 		return "", nil, err
 	}
+	_ = lock.Close() // nothing is written to it
 	e.tellContainer(rec, "create")
 	return rec.ID, nil, nil
 }
@@ -96,17 +97,22 @@ func platformMatches(img *image.Image, platform string) error {
 
 // create writes the container's directory and takes its name. The directory is
 // complete before the name is taken: a name never points at something half made.
-func (e *Engine) create(cfg *container.Config, img *image.Image) (*container.Record, error) {
+// The caller gets the container's lock: until the record is written it says that
+// somebody is at it (sweep), and until the start, that nobody shall prune it.
+func (e *Engine) create(cfg *container.Config, img *image.Image) (_ *container.Record, _ *state.Lock, Err error) {
 	rec, err := e.newRecord(cfg, img)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	// Until the record is written, the lock says that somebody is at it (sweep).
 	lock, err := monitor.Lock(e.env, rec.ID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer lock.Close() //nolint:errcheck // nothing is written to it
+	defer func() {
+		if Err != nil {
+			_ = lock.Close() // nothing is written to it
+		}
+	}()
 	dir := e.env.Container(rec.ID)
 	err = os.Mkdir(dir, 0o700)
 	if errors.Is(err, os.ErrNotExist) {
@@ -115,12 +121,12 @@ func (e *Engine) create(cfg *container.Config, img *image.Image) (*container.Rec
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := e.fill(dir, rec); err != nil {
-		return nil, errors.Join(err, storage.RemoveTree(dir))
+		return nil, nil, errors.Join(err, storage.RemoveTree(dir))
 	}
-	return rec, nil
+	return rec, lock, nil
 }
 
 // newRecord is the record of a container that does not exist yet.

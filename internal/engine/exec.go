@@ -47,8 +47,12 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 		return nil, err
 	}
 	defer init.Close()
+	notRunning := func() error { return errs.New(errs.Conflict, "container %s is not running", c.ID) }
 	pr, filter, err := inside.Process(e.env, &c.Record, c.State.Pid, &cfg)
 	if err != nil {
+		if dead(c.State.Pid, init) { // meanwhile: its files in /proc are gone, or nobody's
+			return nil, notRunning()
+		}
 		return nil, err
 	}
 	s := &execSession{}
@@ -66,6 +70,9 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 	if err != nil {
 		s.abort()
 		if errs.ExitCode(err) == errs.ExitEngine { // as Docker: the process could not be made
+			if dead(c.State.Pid, init) {
+				return nil, notRunning()
+			}
 			err = errs.WithExit(err, errs.ExitNotExecutable)
 		}
 		return nil, err
@@ -75,6 +82,19 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 		return nil, nil //nolint:nilnil // nobody is connected
 	}
 	return s, s.connect(&cfg, &streams)
+}
+
+// dead reports whether the process of a pidfd has ended (pidfd_open(2)), or is
+// about to: the first process of a pid namespace that is killed takes the others
+// along before it is seen to have ended (zap_pid_ns_processes).
+func dead(pid int, pidfd *os.File) bool {
+	// One that is on its way out has no root any more (exit_fs).
+	if _, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/root"); errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return true
+	}
+	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 200)
+	return err == nil && n == 1
 }
 
 // tellExec tells of an exec's start, and returns what tells of its end.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -47,8 +48,20 @@ const (
 // workFiles is the name of all these to the role.
 const workFiles = "files"
 
-// files does w with in and out as its streams.
+// files does w with in and out as its streams. A container that does not run may
+// be removed meanwhile; then that is the error.
 func (e *Engine) files(w fileWork, in, out *os.File) error {
+	err := e.workOn(w, in, out)
+	if err == nil {
+		return nil
+	}
+	if _, gone := os.Lstat(filepath.Join(e.env.Container(w.ID), state.RecordFile)); errors.Is(gone, os.ErrNotExist) {
+		return errs.New(errs.NotFound, "No such container: %s", w.ID)
+	}
+	return err
+}
+
+func (e *Engine) workOn(w fileWork, in, out *os.File) error {
 	if !e.env.Rootless {
 		return doFiles(e.env, w, in, out)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/lap"
 	"github.com/isle-engine/isle/internal/monitor"
+	"github.com/isle-engine/isle/internal/state"
 )
 
 // Session is a container or exec process that the caller is connected to.
@@ -39,12 +40,12 @@ func (e *Engine) Run(ctx context.Context, cfg *container.Config, o CreateOptions
 		return "", nil, nil, err
 	}
 	lap.Mark("write the container's directory")
-	rec, err := e.create(cfg, img)
+	rec, lock, err := e.create(cfg, img)
 	if err != nil {
 		_ = conn.Close() // it ends without having done anything
 		return "", nil, nil, err
 	}
-	s, warnings, err := e.startWith(ctx, conn, rec, io, true)
+	s, warnings, err := e.startWith(ctx, conn, rec, io, lock)
 	if err != nil && cfg.AutoRemove {
 		err = errors.Join(err, e.Remove(ctx, rec.ID, RemoveOptions{Force: true, Volumes: true}))
 	}
@@ -63,16 +64,20 @@ func (e *Engine) spawn() (*monitor.Conn, error) {
 	return monitor.Spawn(e.env, ns)
 }
 
-// startWith tells a fresh monitor to start rec's container. fresh says that it
-// has just been made: nobody else knows it, and the monitor is to tell of it.
-func (e *Engine) startWith(ctx context.Context, conn *monitor.Conn, rec *container.Record, io *IO, fresh bool) (Session, []string, error) {
+// startWith tells a fresh monitor to start rec's container. One that has just been
+// made comes with its lock, for the monitor to hold: nobody else knows it, and the
+// monitor is to tell of it.
+func (e *Engine) startWith(ctx context.Context, conn *monitor.Conn, rec *container.Record, io *IO, lock *state.Lock) (Session, []string, error) {
 	s, err := newSession(conn, rec, io)
 	if err != nil {
+		if lock != nil {
+			_ = lock.Close() // nothing is written to it
+		}
 		_ = conn.Close() // it ends without having done anything
 		return nil, nil, err
 	}
-	req := monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting(), New: fresh}
-	if fresh {
+	req := monitor.StartRequest{ID: rec.ID, Attach: s.attach(), Sent: s.starting(), New: lock != nil, Lock: lock}
+	if lock != nil {
 		lap.Mark("mount the layers ahead")
 		req.Root = monitor.MountRoot(e.env, rec) //nolint:contextcheck // a mount is not cancelled
 	}
@@ -109,7 +114,7 @@ func (e *Engine) Start(ctx context.Context, ref string, io *IO) (Session, error)
 	if err != nil {
 		return nil, err
 	}
-	s, _, err := e.startWith(ctx, conn, &c.Record, io, false)
+	s, _, err := e.startWith(ctx, conn, &c.Record, io, nil)
 	return s, err
 }
 

@@ -116,6 +116,9 @@ func (e *Engine) kill(ctx context.Context, c *Container) error {
 // that got its number since.
 func openInit(c *Container) (*os.File, error) {
 	fd, err := unix.PidfdOpen(c.State.Pid, 0)
+	if err == unix.ESRCH {
+		return nil, errs.New(errs.Conflict, "container %s is not running", c.ID)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("process %d of container %q: %w", c.State.Pid, c.Config.Name, err)
 	}
@@ -124,7 +127,7 @@ func openInit(c *Container) (*os.File, error) {
 	start, err := monitor.StartTime(c.State.Pid)
 	if err != nil || start != c.State.PidStart {
 		_ = f.Close() // of no use
-		return nil, errs.New(errs.NotFound, "process %d of container %q: has ended", c.State.Pid, c.Config.Name)
+		return nil, errs.New(errs.Conflict, "container %s is not running", c.ID)
 	}
 	return f, nil
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/isle-engine/isle/internal/errs"
+	"github.com/isle-engine/isle/internal/monitor"
+	"github.com/isle-engine/isle/internal/state"
 	"github.com/isle-engine/isle/internal/storage"
 )
 
@@ -96,12 +98,26 @@ func (e *Engine) volumeUsers() (map[string]int, error) {
 		return nil, err
 	}
 	used := map[string]int{}
+	recorded := map[string]bool{}
 	for _, c := range all {
+		recorded[c.ID] = true
 		seen := map[string]bool{}
 		for _, name := range c.Volumes {
 			if !seen[name] {
 				used[name]++
 				seen[name] = true
+			}
+		}
+	}
+	// Those of containers that are being made, or were when somebody was killed.
+	ids, err := state.IDs(e.env.Containers())
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if !recorded[id] {
+			for _, name := range monitor.PlannedVolumes(e.env.Container(id)) {
+				used[name]++
 			}
 		}
 	}
@@ -178,11 +194,12 @@ func (e *Engine) PruneVolumes(_ context.Context, f Filter, all bool) (removed []
 			return nil, 0, errs.New(errs.Invalid, "invalid filter '%s'", key)
 		}
 	}
-	used, err := e.volumeUsers()
+	// First what there is, then who has it: what is made meanwhile is not on the list.
+	vols, err := e.volumes().List()
 	if err != nil {
 		return nil, 0, err
 	}
-	vols, err := e.volumes().List()
+	used, err := e.volumeUsers()
 	if err != nil {
 		return nil, 0, err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/userns"
+	"github.com/isle-engine/isle/internal/state"
 )
 
 // Conn is a connection to a monitor. Start, Attach, Wait, Stop, Kill, Pause and
@@ -55,6 +56,9 @@ type StartRequest struct {
 	Root *os.File
 	// New is true where the monitor is to tell that the container was made.
 	New bool
+	// Lock is the container's, for the monitor to hold from now on, so that nobody
+	// else gets hold of a container between its making and its start. Start closes it.
+	Lock *state.Lock
 }
 
 // Started is the answer to a start.
@@ -262,8 +266,15 @@ func (c *Conn) Start(ctx context.Context, req StartRequest) (Started, error) {
 		flags |= flagRoot
 		files = append(files, raw(req.Root))
 	}
+	if req.Lock != nil {
+		flags |= flagLock
+		files = append(files, raw(req.Lock.File()))
+	}
 	m.flags = flags
 	err := c.write(m.encode(), files...)
+	if req.Lock != nil {
+		_ = req.Lock.Close() // the monitor's copy holds it
+	}
 	if req.Root != nil {
 		_ = req.Root.Close() // a mount's root, now the monitor's
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/isle-engine/isle/internal/config"
@@ -122,10 +123,10 @@ func volumeUsed(env config.Env, name, id string) bool {
 		}
 		var rec container.Record
 		if err := state.ReadRecord(env.Container(other), &rec); err != nil {
-			if errors.Is(err, errs.NotFound) {
-				continue
+			if !errors.Is(err, errs.NotFound) || slices.Contains(PlannedVolumes(env.Container(other)), name) {
+				return true // not known to be free
 			}
-			return true // not known to be free
+			continue
 		}
 		for _, v := range rec.Volumes {
 			if v == name {

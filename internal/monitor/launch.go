@@ -29,20 +29,23 @@ import (
 // nothing of the start is left but the record of the failure, and the lock is
 // free.
 func (m *monitor) begin(first *peer, fresh bool) (warnings []string, Err error) {
-	lock, err := Lock(m.env, m.id)
-	if err != nil {
-		if errs.KindOf(err) == errs.Conflict {
-			err = errs.New(errs.Conflict, "container %s: is running already, or being removed", m.id)
+	if m.lock == nil {
+		lock, err := Lock(m.env, m.id)
+		if err != nil {
+			if errs.KindOf(err) == errs.Conflict {
+				err = errs.New(errs.Conflict, "container %s: is running already, or being removed", m.id)
+			}
+			return nil, errs.WithExit(err, errs.ExitEngine)
 		}
-		return nil, errs.WithExit(err, errs.ExitEngine)
+		m.lock = lock
 	}
-	m.lock = lock
 	defer func() {
 		if Err != nil {
 			m.refuse(Err)
 		}
 	}()
-	if err := state.ReadRecord(m.dir, &m.rec); err != nil {
+	err := state.ReadRecord(m.dir, &m.rec)
+	if err != nil {
 		return nil, errs.WithExit(err, errs.ExitEngine)
 	}
 	if fresh {

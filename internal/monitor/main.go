@@ -12,6 +12,7 @@ import (
 
 	"github.com/isle-engine/isle/internal/config"
 	"github.com/isle-engine/isle/internal/linux/lap"
+	"github.com/isle-engine/isle/internal/state"
 )
 
 // controlFD is the descriptor of the socket to whoever spawned the monitor.
@@ -59,6 +60,10 @@ func Main(args []string) int {
 	if m.waker, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		first.answer(encodeError(err))
 		return 1
+	}
+	if start.flags&flagLock != 0 && len(files) > 0 {
+		last := len(files) - 1
+		m.lock, files = state.AdoptLock(os.NewFile(uintptr(files[last]), "lock")), files[:last]
 	}
 	if start.flags&flagRoot != 0 && len(files) > 0 {
 		last := len(files) - 1

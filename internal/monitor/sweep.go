@@ -58,14 +58,23 @@ func PlanVolumes(dir string, names []string) error {
 
 const plannedFile = "volumes.json"
 
+// PlannedVolumes are the volumes that were to be made for a container, for who has
+// found no record of it; there may be one by now.
+func PlannedVolumes(dir string) []string {
+	var names []string
+	if state.ReadJSON(filepath.Join(dir, plannedFile), &names) != nil {
+		return nil // no plan that can be read: nothing was made
+	}
+	return names
+}
+
 // removePlanned removes the volumes of a container that was never completed.
 func removePlanned(env config.Env, dir, id string, remove Remover) error {
-	var names []string
-	if complete(dir) || state.ReadJSON(filepath.Join(dir, plannedFile), &names) != nil {
-		return nil //nolint:nilerr // no plan that can be read: nothing was made
+	if complete(dir) {
+		return nil
 	}
 	var all error
-	for _, name := range names {
+	for _, name := range PlannedVolumes(dir) {
 		all = errors.Join(all, removeVolume(env, name, id, remove))
 	}
 	return all

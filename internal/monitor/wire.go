@@ -52,7 +52,7 @@ const (
 )
 
 // Flags of 'S' and 'A': which descriptors come with the message, in this order.
-// The last two are of 'S' only.
+// The last three are of 'S' only.
 const (
 	flagStdin = 1 << iota
 	flagStdout
@@ -60,14 +60,15 @@ const (
 	flagAttach // a client that wants to be told the exit
 	flagLogs   // replay what was logged before
 	flagNew    // the container has just been made, and nobody has told so
-	flagRoot   // the last descriptor is its root file system, mounted already
+	flagRoot   // a descriptor is its root file system, mounted already
+	flagLock   // the last descriptor holds its lock
 )
 
 // maxMessage bounds a record. Errors and warnings are cut to fit.
 const maxMessage = 32 << 10
 
 // maxFiles is the number of descriptors that come with one message.
-const maxFiles = 4
+const maxFiles = 5
 
 // startMsg is 'S'.
 type startMsg struct {
