@@ -254,6 +254,10 @@ func (l *launch) startFailed(err error) error {
 			return fmt.Errorf("unable to start container process: container init was OOM-killed (memory limit too low?)")
 		}
 	}
+	var ce *runtime.CallError
+	if errors.As(err, &ce) && ce.Step.Verb == "mount" {
+		err = fmt.Errorf("error mounting %q to rootfs at %q: %w", ce.Step.Src, ce.Step.Dst, err)
+	}
 	return fmt.Errorf("unable to start container process: error during container init: %w", err)
 }
 

@@ -39,8 +39,6 @@ func (c *compiler) check() error {
 		// resctrl groups would have to outlive and follow the container; nobody
 		// has asked for that yet, and a limit that is not set must not look set.
 		return unsupported("intelRdt is specified in config, but Intel RDT is not supported")
-	case c.process.SelinuxLabel != "" && !hasSELinux():
-		return unsupported("selinux label is specified in config, but selinux is disabled or not supported")
 	case l.MountLabel != "" && !hasSELinux():
 		return unsupported("mount label %q is specified in config, but selinux is disabled or not supported", l.MountLabel)
 	}
@@ -70,8 +68,13 @@ func (c *compiler) check() error {
 
 // checkLSM refuses a label of a security module that is not there.
 func checkLSM(pr *specs.Process) error {
-	if pr.ApparmorProfile != "" && !hasAppArmor() {
+	switch {
+	case pr.ApparmorProfile != "" && !hasAppArmor():
 		return unsupported("apparmor: config provided but apparmor not supported")
+	case pr.SelinuxLabel != "" && !hasSELinux():
+		return unsupported("selinux label is specified in config, but selinux is disabled or not supported")
+	case pr.ApparmorProfile != "" && pr.SelinuxLabel != "":
+		return unsupported("an AppArmor profile and an SELinux label for one process")
 	}
 	return nil
 }

@@ -325,3 +325,26 @@ func TestContradictions(t *testing.T) {
 		}
 	}
 }
+
+// A root file system with its own /dev must have the devices that every
+// container has, or room for them (runtime-spec, Devices).
+func TestFileInPlaceOfADevice(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	root := rootfs(t)
+	s := docker(root, "stat", "-c", "%F %t:%T", "/dev/null", "/dev/zero")
+	s.Mounts = s.Mounts[:1]
+	s.Linux.MaskedPaths = nil
+	if err := unix.Mknod(filepath.Join(root, "dev/zero"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))); err != nil {
+		t.Fatal(err)
+	}
+	has(t, run(t, s, Options{}).out, "character special file 1:3", "character special file 1:5")
+	if err := os.Remove(filepath.Join(root, "dev/null")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "dev/null"), []byte("x"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tryRun(t, s, Options{}); err == nil || !strings.HasPrefix(err.Error(), "device /dev/null: ") || !strings.Contains(err.Error(), "file exists") {
+		t.Errorf("%v", err)
+	}
+}

@@ -76,7 +76,7 @@ func (n *namespaces) parse(list []specs.LinuxNamespace, netns *os.File) error {
 		}
 	}
 	// A joined user namespace gives the right to join the others, so it is
-	// first. A new one takes the right away, so it comes after all joins.
+	// first (but see enter). A new one takes the right away, so it comes after all joins.
 	for i, j := range n.joins {
 		if j.flag == unix.CLONE_NEWUSER {
 			n.joins[0], n.joins[i] = n.joins[i], n.joins[0]
@@ -218,13 +218,33 @@ func (c *compiler) enter() {
 		p.Await()
 		c.becomeRoot(c.s.Linux.UIDMappings, c.s.Linux.GIDMappings)
 	}
-	for _, j := range n.joins {
-		p.Step(program.Step{Verb: "join namespace", Object: flagName(j.flag), Src: j.path})
-		ns := j.slot.Arg()
-		if j.file != nil {
-			ns = p.File(j.file)
+	late := make([]program.Slot, len(n.joins))
+	if len(n.joins) > 0 && n.joins[0].flag == unix.CLONE_NEWUSER {
+		// The user namespace gives the right to join those that it owns, and
+		// takes the caller's right to join others: those are joined before it.
+		for i := range n.joins[1:] {
+			j := &n.joins[i+1]
+			refused, done := p.NewLabel(), p.NewLabel()
+			late[i+1] = p.Slot("later")
+			c.setns(j).Catch(unix.EPERM, refused)
+			p.Jump(done)
+			p.Place(refused)
+			p.Set(late[i+1], program.Int(1))
+			p.Place(done)
 		}
-		p.Call(unix.SYS_SETNS, ns, program.Uint(j.flag))
+	}
+	for i := range n.joins {
+		j := &n.joins[i]
+		if late[i] == 0 {
+			c.setns(j)
+		} else {
+			join, done := p.NewLabel(), p.NewLabel()
+			p.IfSet(late[i], join)
+			p.Jump(done)
+			p.Place(join)
+			c.setns(j)
+			p.Place(done)
+		}
 		if j.flag == unix.CLONE_NEWUSER {
 			c.becomeRoot(nil, nil)
 		}
@@ -254,6 +274,15 @@ func (c *compiler) enter() {
 	if n.new&unix.CLONE_NEWNET != 0 {
 		c.loopback()
 	}
+}
+
+func (c *compiler) setns(j *join) program.Op {
+	c.p.Step(program.Step{Verb: "join namespace", Object: flagName(j.flag), Src: j.path})
+	ns := j.slot.Arg()
+	if j.file != nil {
+		ns = c.p.File(j.file)
+	}
+	return c.p.Call(unix.SYS_SETNS, ns, program.Uint(j.flag))
 }
 
 // becomeRoot gives the child the namespace's root ids, or the first ids that

@@ -50,6 +50,9 @@ func (h *Host) CreateOCI(o OCI) (_ *Group, Err error) {
 			Err = errors.Join(Err, m.undo())
 		}
 	}()
+	if err := g.outdated(o.Resources); err != nil {
+		return nil, err
+	}
 	for _, n := range needs(o.Resources, true) {
 		if h.isV1(n.controller) {
 			m.v1 = append(m.v1, n)
@@ -90,6 +93,26 @@ func (h *Host) CreateOCI(o OCI) (_ *Group, Err error) {
 		return nil, err
 	}
 	return g, m.ociDevices(o)
+}
+
+// outdated tells of limits that no kernel has any more.
+func (g *Group) outdated(r *specs.LinuxResources) error {
+	if r == nil {
+		return nil
+	}
+	if m := r.Memory; m != nil && (m.Kernel != nil || m.KernelTCP != nil) { //nolint:staticcheck // deprecated, and given
+		g.warn("Kernel memory settings are ignored and will be removed")
+	}
+	if b := r.BlockIO; b != nil {
+		leaf := b.LeafWeight != nil && *b.LeafWeight != 0
+		for _, d := range b.WeightDevice {
+			leaf = leaf || d.LeafWeight != nil && *d.LeafWeight != 0
+		}
+		if leaf {
+			return errs.New(errs.Unsupported, "block I/O leaf weight: belonged to CFQ, which the kernel has no more")
+		}
+	}
+	return nil
 }
 
 // noRights reports whether err says that the caller may not make groups.
@@ -326,6 +349,9 @@ func (g *Group) UpdateOCI(r *specs.LinuxResources) error {
 		return nil
 	}
 	r = atLeastOneTask(r)
+	if err := g.outdated(r); err != nil {
+		return err
+	}
 	if g.paths.Unit != "" && (dir(g.paths.V2).base() == g.paths.Unit || dir(g.paths.V1["name=systemd"]).base() == g.paths.Unit) {
 		group := dir(g.paths.V2)
 		if len(g.paths.V1) > 0 {
