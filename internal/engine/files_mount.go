@@ -106,12 +106,16 @@ func (v *view) mountIn(root *os.File, m *container.Mount) error {
 	case "bind":
 	case "volume":
 		name := v.c.Volumes[path.Clean(m.Target)]
-		if !m.NoCopy {
+		dir, err := v.eng.volumes().Dir(name)
+		if err != nil {
+			return nil // only a running container has it
+		}
+		source = dir
+		if !m.NoCopy && dir == v.eng.volumes().Path(name) {
 			if err := v.eng.volumes().Populate(context.Background(), name, root, m.Target); err != nil { //nolint:forbidigo // a role has no caller to wait for
 				return err
 			}
 		}
-		source = v.eng.volumes().Path(name)
 	default:
 		return nil
 	}

@@ -47,7 +47,10 @@ func (e *Engine) ImportVolume(ctx context.Context, name string, in *os.File) err
 // doVolume does the work on a volume. What is in the volume is its containers':
 // names are resolved in it, and no link leads out of it.
 func doVolume(env config.Env, w *fileWork, in io.Reader, out io.Writer) error {
-	path := storage.OpenVolumes(env.Volumes()).Path(w.ID)
+	path, err := storage.OpenVolumes(env.Volumes()).Dir(w.ID)
+	if err != nil {
+		return err
+	}
 	dir, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err

@@ -57,6 +57,7 @@ func (m *monitor) beginHealth(last *container.Health) {
 // that does not run is not healthy.
 func (m *monitor) endHealth() {
 	m.timers[timerHealth] = time.Time{}
+	m.doubted = nil
 	if m.st.Health != nil {
 		m.st.Health.Status = container.Unhealthy
 	}
@@ -90,7 +91,7 @@ func (m *monitor) check() {
 	if h == nil || m.proc == nil || m.st.Health == nil || m.st.Status != container.Running {
 		return
 	}
-	if m.checking != nil { // of the container's last life
+	if m.checking != nil || m.doubted != nil { // of the container's last life
 		m.scheduleCheck(h)
 		return
 	}
@@ -142,6 +143,11 @@ func (m *monitor) watchProbe() {
 // probeLate ends a probe whose time is over, with what it has started: it leads a
 // session of its own.
 func (m *monitor) probeLate() {
+	if c := m.doubted; c != nil {
+		m.doubted = nil
+		m.judged(c)
+		return
+	}
 	if c := m.checking; c != nil {
 		c.late = true
 		_ = unix.Kill(-c.proc.Pid, unix.SIGKILL)
@@ -216,6 +222,22 @@ func (m *monitor) reapProbe() {
 	default:
 		c.probe.ExitCode = ws.ExitStatus()
 	}
+	if ws.Signaled() && ws.Signal() == unix.SIGKILL && !c.late {
+		// The kernel kills it too when the container's init ends, and before that
+		// end can be seen.
+		m.doubted = c
+		m.set(timerProbe, doubt)
+		return
+	}
+	m.judged(c)
+}
+
+// doubt is how long the end of the container is waited for before a probe that was
+// killed counts as one that failed.
+const doubt = 250 * time.Millisecond
+
+// judged takes the result of a probe, if it is one of the container as it is now.
+func (m *monitor) judged(c *check) {
 	m.know()
 	h := m.rec.Checks()
 	if h == nil || m.proc == nil || m.st.Health == nil || c.life != m.proc.pid || m.st.Status != container.Running {

@@ -206,3 +206,23 @@ func (r *rig) notProbedWhilePaused(id string) {
 		r.t.Fatal(err)
 	}
 }
+
+// TestProbeThatDiesWithTheContainerIsNoFailure ends containers in the middle of a
+// probe.
+func TestProbeThatDiesWithTheContainerIsNoFailure(t *testing.T) {
+	asBoth(t, func(t *testing.T, r *rig) {
+		cfg := sh("sleep 100")
+		cfg.Health = probed("CMD-SHELL", "echo >/probed; sleep 50")
+		cfg.Health.Retries = 1
+		id := r.create(cfg)
+		if _, err := r.start(id, nil); err != nil {
+			t.Fatal(err)
+		}
+		root := fmt.Sprintf("/proc/%d/root", r.state(id).Pid)
+		eventually(t, "a probe is under way", func() bool { _, err := os.Stat(root + "/probed"); return err == nil })
+		r.kill(id)
+		if got := strings.Join(r.actions(id), " "); strings.Contains(got, "health_status") {
+			t.Errorf("events: %s", got)
+		}
+	})
+}

@@ -56,6 +56,7 @@ type monitor struct {
 	timers [timerCount]time.Time // zero: not set
 
 	checking *check        // a health check under way
+	doubted  *check        // one that was killed, perhaps with the container
 	news     []state.Event // not yet told
 	stopping bool          // a stop is what ends the container
 

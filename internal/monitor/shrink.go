@@ -45,7 +45,7 @@ func (m *monitor) shrink() {
 		return
 	}
 	spare()
-	if len(m.peers) > 0 || len(m.in.pending) > 0 || m.checking != nil || !m.timers[timerStop].IsZero() {
+	if len(m.peers) > 0 || len(m.in.pending) > 0 || m.checking != nil || m.doubted != nil || !m.timers[timerStop].IsZero() {
 		m.set(timerShrink, shrinkRetry)
 		return
 	}
@@ -77,6 +77,7 @@ func (m *monitor) reexec() (Err error) {
 	if err := m.log.Flush(); err != nil {
 		return err
 	}
+	m.tell()
 	mem, err := unix.MemfdCreate("isle-monitor", unix.MFD_CLOEXEC)
 	if err != nil {
 		return err

@@ -51,8 +51,23 @@ func (b *launcher) volumes(who spec.User) (map[string]string, error) {
 			if name == "" {
 				return nil, errs.New(errs.Corrupt, "mount %s: the record names no volume", target)
 			}
-			if _, err := vols.Get(name); err != nil {
+			vol, err := vols.Get(name)
+			if err != nil {
 				return nil, err
+			}
+			if device, fs, opts, bind, ok := vol.Device(); ok {
+				f, err := deviceMount(device, fs, opts, bind)
+				if err == nil && mt.Subpath != "" {
+					whole := f
+					f, err = openTreeIn(raw(whole), mt.Subpath)
+					_ = whole.Close() // a mount's root
+				}
+				if err != nil {
+					return nil, fmt.Errorf("volume %q: %w", name, err)
+				}
+				b.bind(target, f)
+				dirs[target] = vols.Path(name) // shown, not opened
+				continue
 			}
 			if !mt.NoCopy && mt.Subpath == "" {
 				if err := vols.Populate(background(), name, b.rootfs, target); err != nil {

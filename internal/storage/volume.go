@@ -60,6 +60,59 @@ func checkVolumeName(unsafeName string) error {
 	return nil
 }
 
+// checkVolumeOptions knows the options of Docker's driver "local": what is to be
+// mounted in place of a directory of our own.
+func checkVolumeOptions(opts map[string]string) error {
+	for _, k := range slices.Sorted(maps.Keys(opts)) {
+		switch k {
+		case "type", "device", "o":
+		default:
+			return errs.New(errs.Invalid, "invalid option: %q", k)
+		}
+	}
+	for _, k := range [...]string{"device", "type"} {
+		if len(opts) > 0 && opts[k] == "" {
+			return errs.New(errs.Invalid, "missing required option: %q", k)
+		}
+	}
+	return nil
+}
+
+// Device says what is mounted in place of the volume's own directory: a file
+// system of type fs, or with bind a directory of the host. Its options are as for
+// mount(8). ok is false for a volume that is a directory.
+func (v *Volume) Device() (device, fs string, options []string, bind, ok bool) {
+	device, fs = v.Options["device"], v.Options["type"]
+	for o := range strings.SplitSeq(v.Options["o"], ",") {
+		switch o {
+		case "":
+		case "bind", "rbind":
+			bind = true
+			options = append(options, o)
+		default:
+			options = append(options, o)
+		}
+	}
+	return device, fs, options, bind, device != ""
+}
+
+// Dir returns the directory that has a volume's files, where one has: not that of
+// a file system that is mounted only while a container uses it.
+func (v *Volumes) Dir(name string) (string, error) {
+	vol, err := v.Get(name)
+	if err != nil {
+		return "", err
+	}
+	switch device, fs, _, bind, ok := vol.Device(); {
+	case !ok:
+		return v.Path(name), nil
+	case bind:
+		return device, nil
+	default:
+		return "", errs.New(errs.Unsupported, "volume %q: its files, of type %s, are there only while a container uses them", name, fs)
+	}
+}
+
 // Create makes a volume; an empty name stands for a new anonymous one. As with
 // Docker a volume that is there already is returned as it is, unless it was made
 // with other options. The volume is on disk when Create returns.
@@ -70,16 +123,11 @@ func (v *Volumes) Create(name string, labels, opts map[string]string) (Volume, e
 	if err := checkVolumeName(name); err != nil {
 		return Volume{}, err
 	}
-	if len(opts) > 0 {
-		k := slices.Sorted(maps.Keys(opts))[0]
-		switch k {
-		case "type", "o", "device":
-			return Volume{}, errs.New(errs.Unsupported, "volume %q: option %s=%s: volumes with a device of their own are %w", name, k, opts[k], errs.Unsupported)
-		}
-		return Volume{}, errs.New(errs.Invalid, "volume %q: option %q: unknown", name, k)
+	if err := checkVolumeOptions(opts); err != nil {
+		return Volume{}, errs.New(errs.Invalid, "create %s: %w", name, err)
 	}
 	if old, err := v.Get(name); err == nil {
-		if !maps.Equal(old.Options, opts) {
+		if len(opts) > 0 && !maps.Equal(old.Options, opts) {
 			return Volume{}, errs.New(errs.Conflict, "volume %q: exists with other options", name)
 		}
 		return old, nil

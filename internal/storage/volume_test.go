@@ -37,7 +37,7 @@ func TestVolumes(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if _, err := v.Create("tmp", nil, map[string]string{"type": "tmpfs"}); !errors.Is(err, errs.Unsupported) {
+	if _, err := v.Create("tmp", nil, map[string]string{"type": "tmpfs"}); !errors.Is(err, errs.Invalid) {
 		t.Error(err)
 	}
 	if _, err := v.Create("tmp", nil, map[string]string{"size": "1"}); !errors.Is(err, errs.Invalid) {
