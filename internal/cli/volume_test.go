@@ -25,7 +25,7 @@ func newVolumeMemory() *volumeMemory {
 	vol := func(name string, labels map[string]string) engine.Volume {
 		return engine.Volume{Volume: storage.Volume{Name: name, Created: time.Now().Truncate(time.Second), Labels: labels}, Path: "/data/volumes/" + name + "/_data"}
 	}
-	return &volumeMemory{newMemory(), []engine.Volume{vol("data", map[string]string{"a": "b", "c": ""}), vol(strings.Repeat("e", 64), nil)}}
+	return &volumeMemory{newMemory(), []engine.Volume{vol("data", map[string]string{"a": "b"}), vol(strings.Repeat("e", 64), nil)}}
 }
 
 func (m *volumeMemory) CreateVolume(_ context.Context, name, driver string, labels, opts map[string]string) (engine.Volume, error) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/state"
-	"github.com/isle-engine/isle/internal/storage"
 )
 
 // Inspect returns one container, its state checked against the machine.
@@ -92,7 +91,7 @@ func (e *Engine) loadAll() ([]*Container, error) {
 
 // sizes fills in how much disk the container uses.
 func (e *Engine) sizes(c *Container) error {
-	rw, _, err := storage.TreeSize(c.Dir + "/upper")
+	rw, err := e.treeSize(c.Dir + "/upper")
 	if err != nil {
 		return err
 	}

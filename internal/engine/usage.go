@@ -141,6 +141,18 @@ func (e *Engine) sizesOf(dirs ...string) (map[string]map[string]int64, error) {
 	return answer.Sizes, answer.Error.Err()
 }
 
+// treeSize measures one directory: in this process where that can be, else with
+// the ids of the user's user namespace.
+func (e *Engine) treeSize(dir string) (int64, error) {
+	n, _, err := storage.TreeSize(dir)
+	if err == nil || !e.env.Rootless || !errors.Is(err, fs.ErrPermission) {
+		return n, err
+	}
+	parent, name := filepath.Split(dir)
+	sizes, err := e.sizesOf(parent)
+	return sizes[parent][name], err
+}
+
 type sizesAnswer struct {
 	Sizes map[string]map[string]int64 `json:"sizes"`
 	Error *errs.Wire                  `json:"error,omitempty"`

@@ -242,6 +242,5 @@ func labelsSelected(labels map[string]string, f Filter) bool {
 
 // volumeSize is what a volume's files take on disk.
 func (e *Engine) volumeSize(name string) (int64, error) {
-	n, _, err := storage.TreeSize(filepath.Clean(e.volumes().Path(name)))
-	return n, err
+	return e.treeSize(filepath.Clean(e.volumes().Path(name)))
 }

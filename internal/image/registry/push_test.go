@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -401,5 +402,41 @@ func TestFetch(t *testing.T) {
 		if _, err := cl.Fetch(t.Context(), at); !errors.Is(err, kind) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", at, err)
 		}
+	}
+}
+
+// A credential helper keeps the credential, and the file has none.
+func TestLoginWithHelper(t *testing.T) {
+	s := registrytest.Start(t)
+	addr := withPassword(t, s)
+	conf, dir := load(t, false, nil, map[string]string{
+		"home/.docker/config.json":  `{"credsStore":"lab"}`,
+		"bin/docker-credential-lab": "#!/bin/sh\ncase $1 in\nstore) cat >DIR/kept ;;\nget) if [ -s DIR/kept ]; then cat DIR/kept; else echo 'credentials not found in native keychain'; exit 1; fi ;;\nerase) rm -f DIR/kept ;;\nesac\n",
+	})
+	t.Setenv("PATH", dir+"/bin:"+os.Getenv("PATH"))
+	cl := client(conf)
+	kept, err := cl.Login(t.Context(), addr, "alice", "secret")
+	if err != nil || kept.Plain {
+		t.Fatal(kept, err)
+	}
+	if data, err := os.ReadFile(kept.File); err != nil || strings.Contains(string(data), "secret") || strings.Contains(string(data), basic("alice", "secret")) {
+		t.Errorf("%s %v", data, err)
+	}
+	data, d := content(10)
+	to, err := client(conf).Target(t.Context(), name(t, addr+"/lab/app:v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Upload(t.Context(), d, source(data), func(int64) {}); err != nil {
+		t.Error(err)
+	}
+	if again, err := client(conf).LoginAgain(t.Context(), addr); err != nil || again.User != "alice" {
+		t.Error(again, err)
+	}
+	if _, done, err := cl.Logout(t.Context(), addr); err != nil || len(done) != 1 {
+		t.Error(done, err)
+	}
+	if _, err := client(conf).LoginAgain(t.Context(), addr); !errors.Is(err, errs.NotFound) {
+		t.Error(err)
 	}
 }
