@@ -14,12 +14,12 @@ func (e *Engine) FreshHealth(ctx context.Context, c *Container) error {
 	}
 	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been said
 	h, err := conn.Health(ctx)
 	if err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	if h != nil {
 		c.State.Health = h

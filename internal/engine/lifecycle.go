@@ -51,7 +51,7 @@ func (e *Engine) Pause(ctx context.Context, ref string, on bool) error {
 	}
 	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Pause(ctx, on); err != nil {
@@ -107,7 +107,7 @@ func (e *Engine) tellMonitor(ctx context.Context, c *Container) error {
 	}
 	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been said
 	return conn.Update(ctx)

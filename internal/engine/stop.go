@@ -47,26 +47,37 @@ func (e *Engine) Stop(ctx context.Context, ref, signal string, timeout *int) err
 	}
 	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Stop(ctx, sig, wait); err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	return nil
 }
 
 // afterDial makes sense of a monitor that does not answer: when it is gone, the
-// container is gone with it and its record is set right.
-func (e *Engine) afterDial(c *Container, cause error) error {
-	now, err := e.load(c.ID)
-	if errors.Is(err, errs.NotFound) {
-		return nil // --rm
+// container is gone with it and its record is set right. One that is about to go
+// has closed its socket already but not yet written down the end.
+func (e *Engine) afterDial(ctx context.Context, c *Container, cause error) error {
+	for end := time.Now().Add(patience); ; {
+		now, err := e.load(c.ID)
+		if errors.Is(err, errs.NotFound) {
+			return nil // --rm
+		}
+		if err == nil && !live(now.State.Status) {
+			return nil
+		}
+		ending := errors.Is(cause, errs.Unavailable) || errors.Is(cause, errs.NotFound)
+		if err != nil || !ending || time.Now().After(end) {
+			return fmt.Errorf("container %q: %w", c.Config.Name, errors.Join(cause, err))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(2 * time.Millisecond):
+		}
 	}
-	if err == nil && !live(now.State.Status) {
-		return nil
-	}
-	return fmt.Errorf("container %q: %w", c.Config.Name, errors.Join(cause, err))
 }
 
 // Kill sends a signal to a running container's init ("" is SIGKILL).
@@ -90,11 +101,11 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 	}
 	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Kill(ctx, sig); err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	return nil
 }
@@ -103,11 +114,11 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 func (e *Engine) kill(ctx context.Context, c *Container) error {
 	conn, err := monitor.Dial(e.env, c.ID)
 	if err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	defer conn.Close() //nolint:errcheck // all has been said
 	if err := conn.Stop(ctx, unix.SIGKILL, 0); err != nil {
-		return e.afterDial(c, err)
+		return e.afterDial(ctx, c, err)
 	}
 	return nil
 }

@@ -113,8 +113,8 @@ func (h *host) afterCrash(name string) {
 	}
 	id, state, _ := strings.Cut(line, " ")
 	if state == "running" {
-		pid, err := strconv.Atoi(h.ok("isle", "inspect", "-f", "{{.State.Pid}}", id))
-		// It may have ended by itself between the two commands.
+		// It may have ended by itself between the two commands, and be gone.
+		pid, err := strconv.Atoi(strings.TrimSpace(h.run("isle", "inspect", "-f", "{{.State.Pid}}", id).stdout))
 		if err == nil && pid != 0 && syscall.Kill(pid, 0) != nil {
 			if again := h.ok("isle", "ps", "-a", "--filter", "name=^"+name+"$", "--format", "{{.State}}"); again == "running" {
 				h.t.Errorf("%s is listed as running, and its process %d is not there", name, pid)
