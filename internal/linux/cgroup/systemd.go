@@ -150,7 +150,10 @@ func (h *Host) awaitUnit(unit string) (location, error) {
 			for l.dir.base() != unit && l.dir != l.mount {
 				l.dir = l.dir.up()
 			}
-			return l, nil
+			// Not in a unit of that name that is root's, out of which su has come.
+			if l.dir.writable("cgroup.subtree_control") {
+				return l, nil
+			}
 		}
 		if time.Now().After(end) {
 			return location{}, errs.New(errs.Unavailable, "systemd: unit %s: not started after %v", unit, jobPatience)
