@@ -50,6 +50,7 @@ func scenarios() []scenario {
 		{"stats", stats},
 		{"copy", copyScenario},
 		{"flood", flood},
+		{"net", network},
 		{"pull", pull},
 	}
 }
@@ -73,6 +74,13 @@ func main() {
 	check := flag.Bool("check", false, "end with 1 when a promise is not kept")
 	out := flag.String("o", "", "file of the result (default bench/results/COMMIT-SIZE.txt)")
 	flag.Parse()
+	if what := os.Getenv(varRR); what != "" {
+		if err := requestResponse(what); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(*bin, *size, *only, *out, *check); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

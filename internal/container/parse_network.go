@@ -38,7 +38,8 @@ func ParseNamespaceMode(kind, s string) (NamespaceMode, error) {
 			ok = err == nil
 		}
 	default:
-		ok = kind == "net" && !has
+		name, _ := Outside(s)
+		ok = kind == "net" && (!has || name != "")
 	}
 	if ok {
 		return m, nil
@@ -86,7 +87,7 @@ func KeepIDs(s string) (uid, gid int, err error) {
 // name=NET,alias=A,ip=IP,... with settings for that network.
 func ParseNetwork(s string) (Endpoint, error) {
 	var e Endpoint
-	if !strings.Contains(s, "=") {
+	if name, _ := Outside(s); name != "" || !strings.Contains(s, "=") {
 		if s == "" {
 			return e, errs.New(errs.Invalid, "network name/id is not specified")
 		}
@@ -153,13 +154,27 @@ func ParseNetwork(s string) (Endpoint, error) {
 	return e, nil
 }
 
+// Outside splits the mode of a container that another program connects:
+// pasta[:OPTION,...], slirp4netns[:OPTION,...]; "" for other modes.
+func Outside(mode string) (name string, options []string) {
+	name, rest, _ := strings.Cut(mode, ":")
+	if name != "pasta" && name != "slirp4netns" {
+		return "", nil
+	}
+	if rest != "" {
+		options = strings.Split(rest, ",")
+	}
+	return name, options
+}
+
 // IsUserNetwork reports whether a --network is a network's name rather than one of the modes.
 func IsUserNetwork(s string) bool {
 	switch s {
 	case "", "default", "bridge", "host", "none", "private":
 		return false
 	}
-	return !strings.HasPrefix(s, "container:") && !strings.HasPrefix(s, "ns:")
+	name, _ := Outside(s)
+	return name == "" && !strings.HasPrefix(s, "container:") && !strings.HasPrefix(s, "ns:")
 }
 
 // ParseExtraHost reads NAME:IP or NAME=IP of --add-host, where the address may

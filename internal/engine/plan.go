@@ -31,7 +31,7 @@ func (e *Engine) Plan(ctx context.Context, cfg *container.Config, o CreateOption
 		return nil, err
 	}
 	in := plan.Input{Record: rec, Env: e.env, Facts: plan.Facts(*p)}
-	if network.Own(cfg.Network) {
+	if name, _ := container.Outside(cfg.Network); name == "" && network.Own(cfg.Network) {
 		if in.Network, err = network.Open(e.env).Get(cfg.Network); err != nil {
 			return nil, err
 		}

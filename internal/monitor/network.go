@@ -100,7 +100,7 @@ func (m *monitor) watchFile() *os.File {
 
 // disconnect gives back what the container's network had.
 func (m *monitor) disconnect() error {
-	if m.st.Network != nil && len(m.st.Network.Endpoints) > 0 {
+	if m.st.Network != nil && network.Own(m.st.Network.Mode) {
 		m.resumeNetwork()
 	}
 	if m.net == nil {

@@ -38,7 +38,9 @@ type Attachment struct {
 	router   *os.File // namespace of the bridges; nil: this process's
 	helper   *os.File // connection to the helper; nil: not needed
 	watch    *os.File // tells of removed rules; nil: nobody watches
-	name     string   // the container's, and its own name servers, for the helper
+	exe      string   // the program that connects the container instead, and its options
+	options  []string
+	name     string // the container's, and its own name servers, for the helper
 	dns      []string
 }
 
@@ -52,6 +54,9 @@ func (s *Store) Prepare(rec *container.Record) (_ *Attachment, Err error) {
 			Err = errors.Join(Err, a.Detach())
 		}
 	}()
+	if name, _ := container.Outside(c.Network); name != "" {
+		return a, a.outside(rec)
+	}
 	first := container.Endpoint{
 		Network: c.Network, Aliases: c.NetworkAlias, IPAddress: c.IPAddress, IP6Address: c.IP6Address, MacAddress: c.MacAddress,
 		DriverOpts: c.DriverOpts, GwPriority: c.GwPriority,
@@ -248,6 +253,9 @@ func (a *Attachment) Addr() string {
 // Connect gives the process's network namespace its interfaces. pid is any
 // process in it.
 func (a *Attachment) Connect(pid int) error {
+	if len(a.networks) == 0 {
+		return a.connectOutside(pid)
+	}
 	inner, ns, err := a.enter(pid)
 	if err != nil {
 		return err
@@ -329,6 +337,9 @@ func (a *Attachment) Detach() error {
 // release removes the rules and leases of a container.
 func (s *Store) release(id string, st *container.Network) error {
 	var err error
+	if name, _ := container.Outside(st.Mode); name != "" {
+		s.dropOutside(id)
+	}
 	if len(st.Ports) > 0 {
 		if !s.env.Rootless {
 			err = s.closePorts(st.Ports)
@@ -377,6 +388,12 @@ func (s *Store) Resume(rec *container.Record, st *container.Network, files []*os
 // HostAddr is the address by which the container reaches the host; "" when it
 // cannot.
 func (a *Attachment) HostAddr() string {
+	if name, _ := container.Outside(a.State.Mode); name != "" {
+		if name == "slirp4netns" && slices.Contains(a.options, "allow_host_loopback=true") {
+			return slirpHost
+		}
+		return ""
+	}
 	if a.s.env.Rootless {
 		host := ""
 		for i, e := range a.State.Endpoints {

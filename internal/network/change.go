@@ -137,7 +137,7 @@ func (a *Attachment) drop(i int) {
 
 // Add puts a network into what a container asks for.
 func Add(c *container.Config, e container.Endpoint) error {
-	if !Own(c.Network) && c.Network != "none" {
+	if name, _ := container.Outside(c.Network); name != "" || !Own(c.Network) && c.Network != "none" {
 		return errs.New(errs.Invalid, "a container with network %q cannot be connected to another network", c.Network)
 	}
 	names := []string{c.Network}

@@ -292,6 +292,9 @@ func (a *Attachment) DNS() []string {
 		}
 		return servers
 	}
+	if name, _ := container.Outside(a.State.Mode); name == "slirp4netns" && len(a.dns) == 0 {
+		return []string{slirpDNS}
+	}
 	if a.s.env.Rootless && len(a.dns) == 0 {
 		return []string{UplinkDNS}
 	}
