@@ -125,7 +125,7 @@ func (o *containerFlags) flags() []flag {
 		{name: "name", v: (*stringVar)(&c.Name), help: "Name of the container"},
 		{name: "net", v: funcVar{"network", o.network}, hidden: true},
 		{name: "net-alias", v: (*listVar)(&c.NetworkAlias), hidden: true},
-		{name: "network", v: funcVar{"network", o.network}, help: "Connect to a network (NAME, none, host, container:NAME, ns:PATH)"},
+		{name: "network", v: funcVar{"network", o.network}, help: "Connect to a network (NAME, none, host, container:NAME, ns:PATH; pasta[:OPTION,...], slirp4netns[:OPTION=VALUE,...] without root)"},
 		{name: "network-alias", v: (*listVar)(&c.NetworkAlias), help: "Further names within the network"},
 		{name: "no-healthcheck", v: (*boolVar)(&o.noHealth), help: "Disable the image's HEALTHCHECK"},
 		{name: "oom-kill-disable", v: (*boolVar)(&r.OOMKillDisable), help: "Disable the OOM killer"},

@@ -31,9 +31,13 @@
 //	uplink    an ordinary user's way out, whose packets are let in
 //
 // A start compares the number of rules with what it shall be, and looks for its
-// bridge in the set. If either is missing (nft flush ruleset, a reload of a
+// bridge in the set. If rules are missing (nft flush ruleset, a reload of a
 // firewall that flushes all) the table is made anew in one transaction, with the
-// ports of all containers that live.
+// ports of all containers that live. Monitors of running containers listen for
+// removals and do the same (watch.go).
+//
+// Another store of root than the usual one has a table and a bridge of its own,
+// named by its path (storeNames).
 //
 // # Files
 //
@@ -43,6 +47,7 @@
 //	DATA/networks/NAME/addr/.last    the last address given; a hint
 //	RUN/net/ns  sock  log            an ordinary user's namespace, the helper's socket and its last words
 //	RUN/net/ID.json                  what a container with published ports has (container.Network)
+//	RUN/net/ID.ns                    its namespace, mounted, for pasta or slirp4netns (outside.go)
 //
 // A lease is believed while its container's lock is held. It is made by exclusive
 // creation, so two containers never have the same address, without a lock.

@@ -9,24 +9,31 @@
 //
 // # Theory
 //
-//	containers ─ bridges ─ uplink0 ═ uplink1 ◀─ packet socket ─▶ gVisor's network stack
-//	                                                     │ TCP, UDP, ping
-//	                                                     ▼
-//	                                            sockets of the host's network
+//	containers ─ bridges ─ transparent sockets ◀── splice(2) ──▶ sockets of the host
+//	                 │                                               ▲
+//	                 └ uplink0 ═ uplink1 ◀─ packet socket ─▶ first packets, ping, DNS
 //
-// The packet socket works where /dev/net/tun is closed to users. It carries the
-// kernel's own offloads (PACKET_VNET_HDR): trains of segments up to 64 KB pass as
-// one frame, and checksums are not computed between two ends of one machine.
+// The user's own namespace lets its sockets have any address (steer.go). Connections
+// (tcp.go) and flows of datagrams (udp.go) end at such sockets, and their bytes go
+// on by splice and in trains, without being looked at. Only the first packet of
+// each comes here, by a packet socket on the uplink, which works where /dev/net/tun
+// is closed to users. It carries the kernel's own offloads (PACKET_VNET_HDR).
 //
-// Out: the stack takes every address for its own. A new connection is made with
-// the host first and accepted only then, so a closed port is refused as it would
-// be without us; nothing here knows which addresses exist.
+// Out: the host's side is made first, and the container's accepted only then, so a
+// closed port is refused as it would be without us; nothing here knows which
+// addresses exist.
 //
 // In: the sockets of published ports were bound by the container's monitor. The
-// stack connects to the container from the client's own address and port, which
-// is possible since it is all there is behind the container's default route: the
-// container sees who its client is, over TCP and UDP. A client on the host's
-// loopback, which would mean the container itself, appears as 169.254.1.2.
+// container is connected to from the client's own address and port: it sees who its
+// client is, over TCP and UDP. A client on the host's loopback, which would mean
+// the container itself, appears as 169.254.1.2.
+//
+// Where the kernel has no nft_tproxy or nft_socket, gVisor's network stack ends the
+// connections instead (forward.go), more slowly; it also keeps the link itself alive.
+//
+// For root the kernel's own routing does all this. The helper then is the name
+// server, and relays what the packet filter cannot publish (from ::1, and from one
+// version of IP to the other).
 //
 // 169.254.1.2 is the host, by the address that it has in its own network; never
 // its loopback. 169.254.1.3 answers DNS from the servers that the host's
