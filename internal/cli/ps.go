@@ -213,18 +213,18 @@ func statusText(s *container.State, now time.Time) string {
 	case container.Dead:
 		return "Dead"
 	case container.Created:
-		return "Created" + why(s)
+		return "Created" + endText(s)
 	case container.Exited:
 		if !s.FinishedAt.IsZero() {
-			return "Exited (" + strconv.Itoa(s.ExitCode) + ") " + ago(s.FinishedAt, now) + why(s)
+			return "Exited (" + strconv.Itoa(s.ExitCode) + ") " + ago(s.FinishedAt, now) + endText(s)
 		}
 		return "Exited (" + strconv.Itoa(s.ExitCode) + ")"
 	}
 	return string(s.Status)
 }
 
-// why is what a list has to say of an end that the exit code does not tell.
-func why(s *container.State) string {
+// endText is what a list has to say of an end that the exit code does not tell.
+func endText(s *container.State) string {
 	if w := s.Short(); w != "" {
 		return ": " + w
 	}

@@ -24,6 +24,9 @@ func cmdRun(c *call) func() error {
 		if err != nil {
 			return err
 		}
+		if o.why {
+			return c.runWhy(cfg, &o, io)
+		}
 		if o.timeline || o.format != "" {
 			return c.timeline(&o, func() error { return c.runWith(cfg, &o, io) })
 		}

@@ -40,14 +40,15 @@ type containerFlags struct {
 	sigProxy   bool
 	detachKeys string
 	timeline   bool
-	format     string // of the timeline
+	why        bool
+	format     string // of the timeline, or of what why found
 }
 
 // runOnly is how many flags, at the end of the table, are not of create.
 const runOnly = 3 + lookOnly
 
 // lookOnly is how many of these are not of plan.
-const lookOnly = 2
+const lookOnly = 3
 
 // flags returns the table: one line a flag, bound to what it fills.
 func (o *containerFlags) flags() []flag {
@@ -165,8 +166,9 @@ func (o *containerFlags) flags() []flag {
 		{name: "detach", short: 'd', v: (*boolVar)(&o.detach), help: "Run in the background and print the container ID"},
 		{name: "detach-keys", v: (*stringVar)(&o.detachKeys), help: "Keys that detach from the container (default ctrl-p,ctrl-q)"},
 		{name: "sig-proxy", v: (*boolVar)(&o.sigProxy), help: "Pass received signals on to the process", def: "true"},
-		{name: "format", v: (*stringVar)(&o.format), help: "Format of the timeline: \"text\" (default) or \"json\""},
+		{name: "format", v: (*stringVar)(&o.format), help: "Format of what --timeline or --why show: \"text\" (default) or \"json\""},
 		{name: "timeline", v: (*boolVar)(&o.timeline), help: "Show at the end where the time of the start went"},
+		{name: "why", v: (*boolVar)(&o.why), help: "Watch the command and show at the end why system calls were refused"},
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 func (c *call) timeline(o *containerFlags, run func() error) (err error) {
 	switch {
 	case !o.timeline:
-		return usageErrorf("--format: goes with --timeline")
+		return usageErrorf("--format: goes with --timeline or --why")
 	case o.format != "" && o.format != "text" && o.format != "json":
 		return usageErrorf("unknown format %q: text or json", o.format)
 	}

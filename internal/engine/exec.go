@@ -34,6 +34,16 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 	if err != nil {
 		return nil, err
 	}
+	s, err := e.exec(c, &cfg, &streams, false)
+	if err != nil || cfg.Detach {
+		return nil, err // nobody is connected
+	}
+	return s, s.connect(&cfg, &streams)
+}
+
+// exec makes the process of an exec, not yet connected to anybody. With trace it is
+// a tracee of the caller's thread.
+func (e *Engine) exec(c *Container, cfg *container.ExecConfig, streams *IO, trace bool) (*execSession, error) {
 	switch {
 	case c.State.Status == container.Paused:
 		return nil, errs.New(errs.Conflict, "container %s is paused, unpause the container before exec", c.ID)
@@ -48,7 +58,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 	}
 	defer init.Close()
 	notRunning := func() error { return errs.New(errs.Conflict, "container %s is not running", c.ID) }
-	pr, filter, err := inside.Process(e.env, &c.Record, c.State.Pid, &cfg)
+	pr, filter, err := inside.Process(e.env, &c.Record, c.State.Pid, cfg)
 	if err != nil {
 		if dead(c.State.Pid, init) { // meanwhile: its files in /proc are gone, or nobody's
 			return nil, notRunning()
@@ -56,7 +66,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 		return nil, err
 	}
 	s := &execSession{}
-	if err := s.prepare(&cfg, &streams); err != nil {
+	if err := s.prepare(cfg, streams); err != nil {
 		return nil, err
 	}
 	target := runtime.Target{Pid: c.State.Pid, Pidfd: init}
@@ -65,7 +75,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 		defer g.Close() //nolint:errcheck // its directory's descriptor
 		target.Cgroup = g
 	}
-	s.proc, err = runtime.Exec(target, pr, runtime.ExecOptions{Stdio: s.inner, Seccomp: filter})
+	s.proc, err = runtime.Exec(target, pr, runtime.ExecOptions{Stdio: s.inner, Seccomp: filter, Trace: trace})
 	s.closeInner()
 	if err != nil {
 		s.abort()
@@ -78,10 +88,7 @@ func (e *Engine) Exec(ctx context.Context, ref string, cfg container.ExecConfig,
 		return nil, err
 	}
 	s.told = e.tellExec(c, cfg.Cmd)
-	if cfg.Detach {
-		return nil, nil //nolint:nilnil // nobody is connected
-	}
-	return s, s.connect(&cfg, &streams)
+	return s, nil
 }
 
 // dead reports whether the process of a pidfd has ended (pidfd_open(2)), or is

@@ -204,11 +204,12 @@ type launcher struct {
 	binds    map[string]*os.File
 	netns    *netnsAhead
 	init     *os.File
+	gate     *os.File
 	warnings []string
 }
 
 func (b *launcher) close() {
-	for _, f := range [...]*os.File{b.rootfs, b.init} {
+	for _, f := range [...]*os.File{b.rootfs, b.init, b.gate} {
 		if f != nil {
 			_ = f.Close() // a mount's root, or a sealed file
 		}
@@ -323,7 +324,13 @@ func (b *launcher) start(first *peer) (_ *runtime.Process, Err error) {
 		return nil, err
 	}
 	lap.Mark("compile the program")
+	if name := os.Getenv(HoldVar); name != "" {
+		if b.gate, err = openHold(name); err != nil {
+			return nil, err
+		}
+	}
 	prog, err := runtime.Compile(sp, runtime.Options{
+		Gate:      b.gate,
 		Netns:     netns,
 		Rootfs:    b.rootfs,
 		Stdio:     runtime.Stdio{In: b.streams.files[0], Out: b.streams.files[1], Err: b.streams.files[2]},

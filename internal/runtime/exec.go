@@ -43,6 +43,10 @@ type ExecOptions struct {
 	PlainLines bool
 	State      *specs.State
 
+	// Trace makes the process a tracee of the thread that calls Exec, which must
+	// stay locked; it stops when it has been executed (package linux/trace).
+	Trace bool
+
 	unshielded bool // see Options
 }
 
@@ -157,6 +161,10 @@ func compileExec(t Target, pr *specs.Process, o ExecOptions) (*Program, error) {
 	}
 	if err := c.raiseShield(out); err != nil {
 		return nil, err
+	}
+	if o.Trace {
+		p.Step(program.Step{Verb: "be traced"})
+		p.Call(unix.SYS_PTRACE, program.Int(unix.PTRACE_TRACEME), program.Int(0), program.Int(0), program.Int(0))
 	}
 	if err := c.finish(pr, stdio, o.Seccomp); err != nil {
 		return nil, err

@@ -201,6 +201,8 @@ func signature(nr uint32) sig {
 		return sig{"prctl", "Pd"}
 	case unix.SYS_PRLIMIT64:
 		return sig{"prlimit64", "dRlp"}
+	case unix.SYS_PTRACE:
+		return sig{"ptrace", "ddxx"}
 	case unix.SYS_READ:
 		return sig{"read", "fpd"}
 	case unix.SYS_RECVFROM:

@@ -223,13 +223,7 @@ func (p *Program) Step(s Step) {
 func (p *Program) Laps(f *os.File) { p.laps = f }
 
 func (p *Program) lap(s Step) {
-	what := s.Verb
-	for _, more := range [...]string{s.Object, s.Dst} {
-		if more != "" {
-			what += " " + more
-		}
-	}
-	r := p.Bytes(lap.Record(lap.Child, what))
+	r := p.Bytes(lap.Record(lap.Child, strings.TrimSpace(s.Verb+" "+s.Object+s.Dst)))
 	// Best effort: a timeline is no reason to fail.
 	p.Call(unix.SYS_CLOCK_GETTIME, Int(unix.CLOCK_MONOTONIC), r).Ignore()
 	p.Call(unix.SYS_WRITE, p.File(p.laps), r, Int(lap.Size)).Ignore()
