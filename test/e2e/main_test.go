@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/isle-engine/isle/internal/linux/refuse"
 	"github.com/isle-engine/isle/internal/testenv"
 	"github.com/isle-engine/isle/test/images"
 )
@@ -24,7 +25,12 @@ const varSessions = "ISLE_E2E_SESSIONS"
 // brings it to a machine that has not the packages the images are made of.
 const varStore = "ISLE_E2E_STORE"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "refuse" {
+		os.Exit(refuse.Main(os.Args[2:]))
+	}
+	os.Exit(run(m))
+}
 
 // run serves the images from one registry to all tests, and their copies.
 func run(m *testing.M) int {

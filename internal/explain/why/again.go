@@ -32,7 +32,7 @@ func result(e unix.Errno) string {
 func repeat(name string, args [6]uint64) (kinds string, ok bool) {
 	switch name {
 	case "mount": // in a mount namespace of the double's own
-		return "pppdp", args[3]&(unix.MS_REMOUNT) == 0
+		return "pppdp", args[3]&unix.MS_REMOUNT == 0
 	case "umount2":
 		return "pd", true
 	case "chroot":

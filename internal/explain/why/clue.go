@@ -120,9 +120,9 @@ func layout(name string) string {
 	case "umount2", "chroot", "swapoff", "acct", "chdir", "rmdir", "unlink":
 		return "s"
 	case "open":
-		return "sxo"
+		return "sOo"
 	case "openat":
-		return "Dsxo"
+		return "DsOo"
 	case "openat2":
 		return "Dspd"
 	case "creat", "chmod", "mkdir":
@@ -160,7 +160,7 @@ func layout(name string) string {
 	case "setxattr", "lsetxattr":
 		return "sspdx"
 	case "sethostname", "setdomainname":
-		return "sd"
+		return "Nd"
 	case "bind", "connect":
 		return "fAd"
 	case "socket":
@@ -230,6 +230,10 @@ func (k *clue) argument(kind rune, v uint64) string {
 		return clip(trace.String(k.pid, v))
 	case 'S':
 		return clip(string(trace.Memory(k.pid, v, 48)))
+	case 'N':
+		return clip(string(trace.Memory(k.pid, v, int(min(k.c.Args[1], 64)))))
+	case 'O':
+		return openFlags(int(v))
 	case 'A':
 		return k.address(v)
 	case 'D', 'f':
@@ -252,6 +256,20 @@ func (k *clue) argument(kind rune, v uint64) string {
 		return "…"
 	}
 	return "0x" + strconv.FormatUint(v, 16)
+}
+
+// openFlags are those of open(2), as strace(1) prints them.
+func openFlags(v int) string {
+	names := []string{[...]string{"O_RDONLY", "O_WRONLY", "O_RDWR", "3"}[v&3]}
+	for _, f := range [...]struct {
+		bit  int
+		name string
+	}{{unix.O_CREAT, "O_CREAT"}, {unix.O_EXCL, "O_EXCL"}, {unix.O_TRUNC, "O_TRUNC"}, {unix.O_APPEND, "O_APPEND"}, {unix.O_NONBLOCK, "O_NONBLOCK"}, {unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_NOFOLLOW, "O_NOFOLLOW"}, {unix.O_PATH, "O_PATH"}, {unix.O_CLOEXEC, "O_CLOEXEC"}} {
+		if v&f.bit != 0 {
+			names = append(names, f.name)
+		}
+	}
+	return strings.Join(names, "|")
 }
 
 func clip(s string) string {

@@ -231,6 +231,8 @@ func (k *clue) byFile(name string, at *place) {
 			k.r.Flag, k.r.Cost = "--device "+name+" (or --device-cgroup-rule='"+kind+" "+strconv.Itoa(int(major))+":"+strconv.Itoa(int(minor))+" rw')", "the container may use the device: a disk holds the host's files"
 			if r := k.againOutside(); r.tried && r.errno != unix.EPERM {
 				k.prove("the same call outside the container's cgroup", result(r.errno))
+			} else if r.tried {
+				k.r.Behind = "the machine's own rules refuse it as well, outside of any container"
 			}
 			return
 		}
@@ -312,7 +314,7 @@ func (k *clue) byNode(name string) {
 	if k.name == "mknodat" {
 		arg = 2
 	}
-	if t := k.c.Args[arg] & unix.S_IFMT; t != unix.S_IFCHR && t != unix.S_IFBLK {
+	if t := k.c.Args[arg] & unix.S_IFMT; k.c.Err == unix.EACCES || t != unix.S_IFCHR && t != unix.S_IFBLK {
 		_, at := k.path()
 		if at != nil {
 			defer at.close()

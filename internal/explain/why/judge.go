@@ -295,19 +295,9 @@ func (k *clue) byMap() {
 	a := k.c.Args
 	switch k.name {
 	case "setuid", "setreuid", "setresuid":
-		uids = a[:3]
-		if k.name == "setuid" {
-			uids = a[:1]
-		} else if k.name == "setreuid" {
-			uids = a[:2]
-		}
+		uids = a[:idCount(k.name)]
 	case "setgid", "setregid", "setresgid":
-		gids = a[:3]
-		if k.name == "setgid" {
-			gids = a[:1]
-		} else if k.name == "setregid" {
-			gids = a[:2]
-		}
+		gids = a[:idCount(k.name)]
 	case "chown", "lchown", "fchown":
 		uids, gids = a[1:2], a[2:3]
 	case "fchownat":
@@ -335,6 +325,17 @@ func (k *clue) byMap() {
 			return
 		}
 	}
+}
+
+// idCount is how many ids a call of the setuid family takes.
+func idCount(name string) int {
+	switch {
+	case strings.HasPrefix(name, "setres"):
+		return 3
+	case strings.HasPrefix(name, "setre"):
+		return 2
+	}
+	return 1
 }
 
 // byCPUs: none of the CPUs asked for is in the container's set.

@@ -129,7 +129,7 @@ const maxRefusals = 500
 // dies looks at a process that a signal ends.
 func (d *detective) dies(pid int, sig unix.Signal) {
 	r := &Refusal{Call: "(ended by " + container.SignalName(sig) + ")", Name: "signal", Errno: container.SignalName(sig), Pid: pid, Times: 1}
-	switch sig { //nolint:exhaustive // those that tell of a refusal
+	switch sig {
 	case unix.SIGKILL:
 		n := d.oomKills()
 		if n <= d.ooms {
@@ -175,6 +175,10 @@ func (d *detective) filter(bounding uint64, names []string) *seccomp.Filter {
 // refusal reports whether an errno of a call says that something was not allowed,
 // rather than that something is not there.
 func refusal(name string, c *trace.Call) bool {
+	switch name {
+	case "epoll_ctl", "rt_sigreturn", "restart_syscall":
+		return false // EPERM: a file that cannot be waited for; the result of another call
+	}
 	switch c.Err { //nolint:exhaustive // all others are no refusals
 	case unix.EPERM, unix.EACCES, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.EFBIG, unix.ENOSPC, unix.EDQUOT:
 		return true

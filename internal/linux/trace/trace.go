@@ -71,10 +71,10 @@ func Watch(pid int, seize bool, started func(), w *Watcher) (unix.WaitStatus, er
 	defer runtime.UnlockOSThread()
 	t := &tracer{w: w, first: pid, threads: map[int]*thread{}}
 	if seize {
-		if err := ptrace(unix.PTRACE_SEIZE, pid, 0, options); err != nil {
+		if err := ptrace(unix.PTRACE_SEIZE, pid, options); err != nil {
 			return 0, os.NewSyscallError("ptrace", err)
 		}
-		if err := ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0); err != nil {
+		if err := ptrace(unix.PTRACE_INTERRUPT, pid, 0); err != nil {
 			return 0, os.NewSyscallError("ptrace", err)
 		}
 	}
@@ -86,8 +86,8 @@ func Watch(pid int, seize bool, started func(), w *Watcher) (unix.WaitStatus, er
 	return t.loop()
 }
 
-func ptrace(request, pid int, addr, data uintptr) error {
-	if _, _, e := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), addr, data, 0, 0); e != 0 {
+func ptrace(request, pid int, data uintptr) error {
+	if _, _, e := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), 0, data, 0, 0); e != 0 {
 		return e
 	}
 	return nil
@@ -137,8 +137,8 @@ func (t *tracer) loop() (unix.WaitStatus, error) {
 		if ended && len(t.threads) > 0 {
 			// Whom the command has left behind goes on by itself.
 			for p := range t.threads {
-				_ = ptrace(unix.PTRACE_INTERRUPT, p, 0, 0) // not for those who were not seized
-				_ = ptrace(unix.PTRACE_DETACH, p, 0, 0)    // works for those who stand still
+				_ = ptrace(unix.PTRACE_INTERRUPT, p, 0) // not for those who were not seized
+				_ = ptrace(unix.PTRACE_DETACH, p, 0)    // works for those who stand still
 			}
 			break
 		}
@@ -170,18 +170,18 @@ func (t *tracer) stopped(pid int, ws unix.WaitStatus) {
 			t.executed = true
 		}
 		if event == unix.PTRACE_EVENT_STOP && !th.fresh && (sig == unix.SIGSTOP || sig == unix.SIGTSTP || sig == unix.SIGTTIN || sig == unix.SIGTTOU) {
-			_ = ptrace(unix.PTRACE_LISTEN, pid, 0, 0) // stopped by job control: it stays so
+			_ = ptrace(unix.PTRACE_LISTEN, pid, 0) // stopped by job control: it stays so
 			return
 		}
 	case sig == unix.SIGTRAP && th.fresh && !th.seized:
-		_ = ptrace(unix.PTRACE_SETOPTIONS, pid, 0, options) // it has just been executed
+		_ = ptrace(unix.PTRACE_SETOPTIONS, pid, options) // it has just been executed
 	case sig == unix.SIGSTOP && th.fresh:
 		// How a new thread of a tracee that was not seized begins.
 	default:
 		deliver = uintptr(sig)
 	}
 	th.fresh = false
-	_ = ptrace(unix.PTRACE_SYSCALL, pid, 0, deliver) // ESRCH: killed meanwhile; wait4 says so
+	_ = ptrace(unix.PTRACE_SYSCALL, pid, deliver) // ESRCH: killed meanwhile; wait4 says so
 }
 
 func (t *tracer) syscall(pid int, th *thread) {
