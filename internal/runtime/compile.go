@@ -36,6 +36,7 @@ type compiler struct {
 	cwd         program.Slot
 	rescores    bool     // oom_score_adj is not what it is born with
 	agent       *agent   // for the calls that the filter leaves to somebody
+	emptyDev    bool     // /dev is a new tmpfs: no device can be there already
 	late        []*mount // become read-only at the end
 	// parentMounts: the caller's thread makes the mounts that come from the host.
 	parentMounts bool

@@ -101,23 +101,13 @@ func (c *compiler) makeDevices(dev program.Arg) {
 			p.MoveMount(d.host.Arg(), t.Arg())
 			continue
 		}
-		there, done := p.NewLabel(), p.NewLabel()
-		p.Call(unix.SYS_MKNODAT, dir, at, program.Uint(uint64(d.mode)), program.Uint(unix.Mkdev(d.maj, d.min))).Catch(unix.EEXIST, there)
+		node := p.Call(unix.SYS_MKNODAT, dir, at, program.Uint(uint64(d.mode)), program.Uint(unix.Mkdev(d.maj, d.min)))
+		if !c.emptyDev || dir != dev {
+			c.orSame(node, d, dir, at)
+		}
 		if d.uid > 0 || d.gid > 0 {
 			p.Call(unix.SYS_FCHOWNAT, dir, at, program.Int(d.uid), program.Int(d.gid), program.Int(unix.AT_SYMLINK_NOFOLLOW))
 		}
-		p.Jump(done)
-		// What is there must be what is asked for (runtime-spec, Devices).
-		p.Place(there)
-		node := p.Slot(d.path)
-		p.Call(unix.SYS_OPENAT, dir, at, program.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).To(node)
-		st, _ := p.Fstat(node.Arg())
-		if d.mode&unix.S_IFMT == unix.S_IFIFO {
-			p.ExpectType(st, unix.S_IFIFO, unix.EEXIST)
-		} else {
-			p.ExpectDevice(st, d.mode&unix.S_IFMT, d.maj, d.min, unix.EEXIST)
-		}
-		p.Place(done)
 	}
 	p.Step(program.Step{Verb: "links in", Object: "/dev"})
 	for _, l := range [...][2]string{
@@ -130,6 +120,25 @@ func (c *compiler) makeDevices(dev program.Arg) {
 	} {
 		p.Call(unix.SYS_SYMLINKAT, p.String(l[0]), dev, p.String(l[1])).Ignore(unix.EEXIST)
 	}
+}
+
+// orSame lets a device node be there already, outside of a file system of the
+// container's own: it must be what is asked for (runtime-spec, Devices).
+func (c *compiler) orSame(mknod program.Op, d *device, dir, at program.Arg) {
+	p := c.p
+	there, done := p.NewLabel(), p.NewLabel()
+	mknod.Catch(unix.EEXIST, there)
+	p.Jump(done)
+	p.Place(there)
+	node := p.Slot(d.path)
+	p.Call(unix.SYS_OPENAT, dir, at, program.Int(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).To(node)
+	st, _ := p.Fstat(node.Arg())
+	if d.mode&unix.S_IFMT == unix.S_IFIFO {
+		p.ExpectType(st, unix.S_IFIFO, unix.EEXIST)
+	} else {
+		p.ExpectDevice(st, d.mode&unix.S_IFMT, d.maj, d.min, unix.EEXIST)
+	}
+	p.Place(done)
 }
 
 // devIsBound reports whether /dev is the caller's business.

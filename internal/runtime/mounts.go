@@ -350,6 +350,7 @@ func (c *compiler) mount(m *mount) error {
 	case m.dst == "/dev" && m.typ != "bind":
 		c.dev = p.Slot("/dev")
 		p.Set(c.dev, m.fd)
+		c.emptyDev = m.typ == "tmpfs" && !m.opt.copyUp
 		c.makeDevices(m.fd)
 	case m.dst == "/dev/pts" && m.typ == "devpts":
 		c.pts = p.Slot("/dev/pts")

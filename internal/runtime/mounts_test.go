@@ -338,6 +338,9 @@ func TestFileInPlaceOfADevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, run(t, s, Options{}).out, "character special file 1:3", "character special file 1:5")
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	has(t, run(t, s, Options{}).out, "character special file 1:3", "character special file 1:5")
+	s.Mounts = s.Mounts[:1]
 	if err := os.Remove(filepath.Join(root, "dev/null")); err != nil {
 		t.Fatal(err)
 	}

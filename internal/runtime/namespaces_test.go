@@ -22,7 +22,10 @@ func TestJoinNamespaceOfAnotherOwner(t *testing.T) {
 	net := running(t, docker(root), Options{})
 	s := docker(root, "sh", "-c", "readlink /proc/self/ns/user; readlink /proc/self/ns/net; readlink /proc/self/ns/uts")
 	s.Linux.Namespaces = []specs.LinuxNamespace{
-		{Type: "mount"}, {Type: "pid"}, {Type: "ipc"}, {Type: "cgroup"},
+		{Type: "mount"},
+		{Type: "pid"},
+		{Type: "ipc"},
+		{Type: "cgroup"},
 		{Type: "user", Path: fmt.Sprintf("/proc/%d/ns/user", user.Pid)},
 		{Type: "network", Path: fmt.Sprintf("/proc/%d/ns/net", net.Pid)},
 		{Type: "uts", Path: fmt.Sprintf("/proc/%d/ns/uts", user.Pid)},
