@@ -19,6 +19,7 @@ import (
 	"github.com/isle-engine/isle/internal/linux/defence"
 	"github.com/isle-engine/isle/internal/linux/seccomp"
 	"github.com/isle-engine/isle/internal/spec"
+	"github.com/isle-engine/isle/internal/state"
 )
 
 // Process is the OCI process for cfg in the container c, whose init is pid, and
@@ -104,7 +105,7 @@ type liveInit struct {
 // readLive reads it from /proc (proc_pid_status(5)).
 func readLive(pid int) (*liveInit, error) {
 	dir := "/proc/" + strconv.Itoa(pid)
-	b, err := os.ReadFile(dir + "/status")
+	b, err := state.ReadFile(dir + "/status")
 	if err != nil {
 		return nil, err
 	}
@@ -125,15 +126,15 @@ func readLive(pid int) (*liveInit, error) {
 			l.seccomp = v == "2"
 		}
 	}
-	if b, err := os.ReadFile(dir + "/oom_score_adj"); err == nil {
+	if b, err := state.ReadFile(dir + "/oom_score_adj"); err == nil {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
 			l.oomScoreAdj = &n
 		}
 	}
-	if b, err := os.ReadFile(dir + "/setgroups"); err == nil {
+	if b, err := state.ReadFile(dir + "/setgroups"); err == nil {
 		l.denySetgroups = strings.TrimSpace(string(b)) == "deny"
 	}
-	if b, err := os.ReadFile(dir + "/attr/apparmor/current"); err == nil {
+	if b, err := state.ReadFile(dir + "/attr/apparmor/current"); err == nil {
 		if name, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ("); name != "unconfined" {
 			l.label = name
 		}
@@ -157,10 +158,12 @@ var rlimitNames = [...]string{
 // resolveUser resolves a user by the passwd and group files that a running
 // container has, opened inside its root.
 func resolveUser(pid int, user string, groupAdd []string) (spec.User, error) {
-	root, err := os.OpenFile("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
+	name := "/proc/" + strconv.Itoa(pid) + "/root"
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return spec.User{}, err
+		return spec.User{}, &os.PathError{Op: "open", Path: name, Err: err}
 	}
+	root := os.NewFile(uintptr(fd), name)
 	defer root.Close()
 	return UserBelow(root, user, groupAdd)
 }
@@ -201,7 +204,12 @@ func openPlainAt(root *os.File, unsafePath string) (io.Reader, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, nil //nolint:nilnil // as good as none
 	}
-	return os.Open("/proc/self/fd/" + strconv.Itoa(fd))
+	name := "/proc/self/fd/" + strconv.Itoa(fd)
+	plain, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/" + unsafePath, Err: err}
+	}
+	return os.NewFile(uintptr(plain), name), nil // without the runtime's poller, which regular files have no use for
 }
 
 func closeReader(r io.Reader) {
