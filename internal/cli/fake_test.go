@@ -64,8 +64,11 @@ func (m *memory) Create(_ context.Context, cfg *container.Config, o engine.Creat
 	c.ID = fmt.Sprintf("%064x", len(m.all)+0xabc)
 	c.Created, c.Config = m.now, *cfg
 	c.Record.Image = img.ForContainer()
-	if c.Config.Name == "" {
-		c.Config.Name = container.RandomName(0)
+	taken := func(name string) bool {
+		return slices.ContainsFunc(m.all, func(other *engine.Container) bool { return other.Config.Name == name })
+	}
+	for try := 0; c.Config.Name == "" || cfg.Name == "" && taken(c.Config.Name); try++ {
+		c.Config.Name = container.RandomName(try)
 	}
 	for _, other := range m.all {
 		if other.Config.Name == c.Config.Name {
