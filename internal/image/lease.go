@@ -44,7 +44,7 @@ func (l *Lease) Add(digests ...string) error {
 	}
 	// Not fsynced: after a power loss its owner is dead too.
 	_, err = l.lock.File().WriteString(strings.Join(digests, "\n") + "\n")
-	return errors.Join(err, lock.Close())
+	return errors.Join(l.s.explain(err), lock.Close())
 }
 
 // Close ends the lease.

@@ -100,11 +100,19 @@ func (s *Store) Put(c Content) (img *Image, added bool, Err error) {
 		}
 		added = added || changed
 	}
-	if err := s.writeIndex(); err != nil {
-		return nil, false, err
-	}
 	names, err := s.names()
 	if err != nil {
+		return nil, false, err
+	}
+	if c.Replace {
+		// A name's record has the manifest, too.
+		for _, n := range names[img.ID] {
+			if _, err := s.setName(n, img); err != nil {
+				return nil, false, err
+			}
+		}
+	}
+	if err := s.writeIndex(); err != nil {
 		return nil, false, err
 	}
 	img.setNames(names[img.ID])

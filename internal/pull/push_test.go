@@ -205,6 +205,12 @@ func TestPushCompresses(t *testing.T) {
 	if err != nil || after.ID != m.ID || after.Layers[2].MediaType != image.TypeOCILayerGzip || after.Layers[2].Size*3 > before.Layers[2].Size*2 {
 		t.Errorf("%+v %v", after, err)
 	}
+	if short, err := p.Images.Resolve(ref); err != nil || short.Manifest != after.Manifest {
+		t.Errorf("the name leads to the manifest %s, %v", short.Manifest, err)
+	}
+	if _, lines := check(t, p, true); len(lines) > 0 {
+		t.Errorf("%q", lines)
+	}
 	q := newPuller(t, nil)
 	if res, err := q.Pull(t.Context(), Options{Ref: ref}); err != nil || res.ID != m.ID || res.Digest != after.Manifest {
 		t.Errorf("%+v %v", res, err)
