@@ -84,30 +84,6 @@ func cmdExport(c *call) func() error {
 	}
 }
 
-// archiveTo has f write an archive to a file, or to standard output.
-func (c *call) archiveTo(output string, f func(out *os.File) error) error {
-	if output == "" {
-		if tty.IsTerminal(c.out) {
-			return errs.New(errs.Invalid, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
-		}
-		return f(c.out)
-	}
-	// Under another name until it is whole.
-	tmp, err := os.CreateTemp(dirOf(output), ".isle-export-")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", output, err)
-	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // it is renamed, or of no use
-	if err := f(tmp); err != nil {
-		_ = tmp.Close() // of no use
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), output)
-}
-
 func dirOf(file string) string {
 	if i := strings.LastIndexByte(file, '/'); i >= 0 {
 		return file[:i+1]

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -94,51 +93,8 @@ func cmdSave(c *call) func() error {
 		if err != nil {
 			return err
 		}
-		if output == "" && tty.IsTerminal(c.out) {
-			return errs.New(errs.Invalid, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
-		}
-		return c.toFile(output, func(f *os.File) error { return eng.Save(c.ctx, c.args, platform, f) })
+		return c.archiveTo(output, func(f *os.File) error { return eng.Save(c.ctx, c.args, platform, f) })
 	}
-}
-
-// toFile has f write to the file output, or to the standard output if output is
-// "". What a failure leaves of a file is removed.
-func (c *call) toFile(output string, f func(*os.File) error) error {
-	if output == "" {
-		return f(c.out)
-	}
-	// A device or FIFO is written to as it is.
-	if fi, err := os.Stat(output); err == nil && !fi.Mode().IsRegular() {
-		file, err := os.OpenFile(output, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		return fromFile(output, errors.Join(f(file), file.Close()))
-	}
-	// Under another name until it is whole.
-	file, err := os.CreateTemp(dirOf(output), ".isle-save-")
-	if p, ok := errors.AsType[*os.PathError](err); ok {
-		return &os.PathError{Op: "create", Path: output, Err: p.Err}
-	}
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name()) //nolint:errcheck // it is renamed, or of no use
-	if err := errors.Join(f(file), file.Close()); err != nil {
-		return fromFile(output, err)
-	}
-	// As any program makes a file; CreateTemp is for secrets.
-	if err := os.Chmod(file.Name(), 0o666&^umask()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), output)
-}
-
-// umask returns the process's umask, which can only be read by changing it.
-func umask() os.FileMode {
-	m := unix.Umask(0o077)
-	unix.Umask(m)
-	return os.FileMode(m)
 }
 
 func cmdLogin(c *call) func() error {

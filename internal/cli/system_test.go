@@ -282,6 +282,13 @@ func TestSystemCommands(t *testing.T) {
 	if left, err := os.ReadDir(strings.TrimSuffix(out, "/x.tar")); err != nil || len(left) != 1 {
 		t.Errorf("%v %v", left, err)
 	}
+	if fi, err := os.Stat(out); err != nil || fi.Mode().Perm() != 0o666&^umask() {
+		t.Errorf("%v %v", fi.Mode(), err)
+	}
+	// What is no file is written to as it is.
+	if got := isle(t, m, "", "save", "-o", "/dev/full", "a"); got.code != 1 || !strings.Contains(got.err, "no space left on device") {
+		t.Error(got)
+	}
 	m.login = errs.New(errs.Denied, "registry r.example: unauthorized: incorrect username or password")
 	if got := isle(t, m, "x", "login", "-u", "me", "--password-stdin", "r.example"); got != (result{1, "", "isle: registry r.example: unauthorized: incorrect username or password\n"}) {
 		t.Error(got)
