@@ -246,7 +246,7 @@ func bindError(err error, h ip.Addr, port uint16, p *container.Port) error {
 		if start := unprivilegedStart(); port < start {
 			e = errs.Hint(e, fmt.Sprintf("ordinary users may use ports from %d on here; use -p %d:%d", start, int(port)+8000, p.Port),
 				"or, "+host.OpenPorts(int(port)),
-				"or let systemd listen and hand the socket over (socket activation)")
+				fmt.Sprintf("or let systemd listen and pass connections on (socket activation): a socket unit with ListenStream=%d, its service systemd-socket-proxyd 127.0.0.1:%d", port, int(port)+8000))
 		}
 		return e
 	case errors.Is(err, unix.EADDRNOTAVAIL):
