@@ -91,6 +91,7 @@ func commands() []command {
 		{paths: []string{"startup enable"}, short: "Start containers with a restart policy after a reboot", setup: startup(startupEnable)},
 		{paths: []string{"startup run"}, short: "Start them now, as at boot", setup: startup(startupRun)},
 		{paths: []string{"startup status"}, short: "Show whether and how they are started", setup: startup(startupStatus)},
+		{paths: []string{"tour"}, group: groupAll, short: "Learn what a container is, with containers of your own", usage: "[OPTIONS]", setup: cmdTour},
 		{paths: []string{"why"}, group: groupAll, short: "Run a command in a container and show why system calls are refused", usage: "[OPTIONS] CONTAINER [--] COMMAND [ARG...]", min: 2, max: -1, wordsEndFlags: true, setup: cmdWhy},
 		{paths: []string{"volume create"}, short: "Create a volume", usage: "[OPTIONS] [VOLUME]", max: 1, setup: cmdVolumeCreate},
 		{paths: []string{"volume export"}, short: "Write a volume's files as a tar archive", usage: "[OPTIONS] VOLUME", min: 1, max: 1, setup: cmdVolumeExport},
