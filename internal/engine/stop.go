@@ -127,7 +127,7 @@ func (e *Engine) kill(ctx context.Context, c *Container) error {
 // that got its number since.
 func openInit(c *Container) (*os.File, error) {
 	fd, err := unix.PidfdOpen(c.State.Pid, 0)
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		return nil, errs.New(errs.Conflict, "container %s is not running", c.ID)
 	}
 	if err != nil {
