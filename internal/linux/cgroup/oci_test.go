@@ -60,13 +60,17 @@ func file(t *testing.T, g *Group, controller, v1, v2 string) string {
 }
 
 func TestOCIEveryHierarchyIsJoined(t *testing.T) {
+	testenv.Need(t, testenv.Root)
 	name := testName(t)
-	g := ociGroup(t, OCI{Path: "/isle-oci-test/" + name, ID: name})
-	t.Cleanup(func() {
+	var g *Group
+	t.Cleanup(func() { // after the group's own
 		for _, d := range g.all() {
-			_ = unix.Rmdir(string(d.up()))
+			if err := unix.Rmdir(string(d.up())); err != nil {
+				t.Errorf("%s: %v", d.up(), err)
+			}
 		}
 	})
+	g = ociGroup(t, OCI{Path: "/isle-oci-" + name + "/" + name, ID: name})
 	p := start(t, g, "sleep")
 	p.line(t)
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Process.Pid))
@@ -74,7 +78,7 @@ func TestOCIEveryHierarchyIsJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if !strings.HasSuffix(strings.TrimSpace(line), ":/isle-oci-test/"+name) {
+		if !strings.HasSuffix(strings.TrimSpace(line), ":/isle-oci-"+name+"/"+name) {
 			t.Errorf("%q", line)
 		}
 	}
