@@ -124,6 +124,11 @@ load: build ## 50 processes on one store for ten minutes, as root and as an ordi
 crash: build ## kill isle at every system call that changes something (ISLE_CRASH_EVERY=1: every one)
 	ISLE_CRASH_EVERY=$${ISLE_CRASH_EVERY:-1} hack/lane $(GO) test -count=1 -timeout 120m -v ./test/crash
 
+.PHONY: conformance
+conformance: build ## the OCI runtime against Debian's runc, every variation; other projects' suites where SUITES names their directory
+	CONFORMANCE=all hack/lane $(GO) test -count=1 -timeout 20m -v ./test/conformance
+	@if [ -n "$(SUITES)" ]; then test/conformance/suites.sh $(BIN)/isle $(SUITES); fi
+
 .PHONY: cross
 cross: | need-go ## vet and build for arm64 (in .cache/arm64)
 	GOARCH=arm64 $(GO) vet ./internal/... ./cmd/...

@@ -461,7 +461,7 @@ func (c *call) started(ct *container, filter *seccomp.Filter, open func() error)
 	if s.Hooks == nil {
 		return nil
 	}
-	return runHooks("poststart", s.Hooks.Poststart, ct.ociState(running), onHost)
+	return runHooks("poststart", s.Hooks.Poststart, ct.ociState(running), onHostIn(ct.Bundle))
 }
 
 // openGate lets the container's process execute its command.

@@ -38,8 +38,15 @@ func runHooks(kind string, hooks []specs.Hook, st *specs.State, run func(h *spec
 	return nil
 }
 
-// onHost runs a hook in the runtime's own namespaces.
-func onHost(h *specs.Hook, stdin []byte) error {
+// onHost runs a hook in the runtime's own namespaces, where this process is.
+func onHost(h *specs.Hook, stdin []byte) error { return onHostIn("")(h, stdin) }
+
+// onHostIn is onHost in a directory; "": this process's.
+func onHostIn(dir string) func(h *specs.Hook, stdin []byte) error {
+	return func(h *specs.Hook, stdin []byte) error { return hookCommand(dir, h, stdin) }
+}
+
+func hookCommand(dir string, h *specs.Hook, stdin []byte) error {
 	ctx := context.Background() //nolint:forbidigo // a command of its own; the hook's timeout is all that ends it
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
@@ -48,10 +55,7 @@ func onHost(h *specs.Hook, stdin []byte) error {
 	}
 	var out, errOut bytes.Buffer
 	cmd := exec.CommandContext(ctx, h.Path)
-	cmd.Args, cmd.Env = hookArgs(h), h.Env
-	if cmd.Env == nil {
-		cmd.Env = []string{} // nil would be the caller's
-	}
+	cmd.Args, cmd.Env, cmd.Dir = hookArgs(h), hookEnv(h), dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &errOut
 	// A hook may leave a process behind that keeps its output open.
 	cmd.WaitDelay = 10 * time.Millisecond
@@ -70,6 +74,15 @@ func hookArgs(h *specs.Hook) []string {
 		return []string{h.Path}
 	}
 	return h.Args
+}
+
+// hookEnv is the hook's environment: what it says, if it says anything, else this
+// process's, as with other runtimes.
+func hookEnv(h *specs.Hook) []string {
+	if h.Env == nil {
+		return os.Environ()
+	}
+	return h.Env
 }
 
 // child is a process of ours that a hook runs in.
@@ -170,7 +183,7 @@ func inNamespaces(pid int, root string) func(h *specs.Hook, stdin []byte) error 
 		target := os.NewFile(uintptr(fd), "pidfd")
 		defer target.Close()
 		cmd := &program.Command{
-			Path: h.Path, Args: hookArgs(h), Env: h.Env, Dir: root,
+			Path: h.Path, Args: hookArgs(h), Env: hookEnv(h), Dir: root,
 			Files: []*os.File{in, out, out},
 		}
 		if flags != 0 {
@@ -178,7 +191,8 @@ func inNamespaces(pid int, root string) func(h *specs.Hook, stdin []byte) error 
 		}
 		c, err := cmd.Start()
 		if err != nil {
-			return err
+			// Not as a call of the container's own program, which it would be taken for.
+			return errors.New(err.Error())
 		}
 		return (&child{c.Pid, c.Pidfd, out}).wait(h)
 	}
@@ -203,7 +217,7 @@ func inContainer(ct *container, pr *specs.Process, filter *seccomp.Filter) func(
 			Stdio: runtime.Stdio{In: in, Out: out, Err: out}, Seccomp: filter, Linux: ct.spec.Linux, State: ct.ociState(created), Path: h.Path,
 		})
 		if err != nil {
-			return err
+			return errors.New(err.Error()) // as above
 		}
 		return (&child{proc.Pid, proc.Pidfd, out}).wait(h)
 	}

@@ -79,6 +79,7 @@ func (ct *container) send(sig unix.Signal) error {
 	if !ct.alive() {
 		return errNotRunning
 	}
+	ct.awaitHandler(sig)
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		if err == unix.ESRCH {
 			return errNotRunning
@@ -89,6 +90,40 @@ func (ct *container) send(sig unix.Signal) error {
 		_ = ct.group().Thaw() // v1: a frozen process does not die
 	}
 	return nil
+}
+
+// youth is how long after its start a process may still be about to set up its
+// signal handlers.
+const youth = 100 * time.Millisecond
+
+// awaitHandler gives the first process of a pid namespace that has just been
+// started the time to set up its handler: the kernel drops signals for it that it
+// has none for (pid_namespaces(7)), and a caller that stops what it has just
+// started would wait for ever.
+func (ct *container) awaitHandler(sig unix.Signal) {
+	var st unix.Stat_t
+	if !ct.PrivatePID || sig == unix.SIGKILL || sig == unix.SIGSTOP || sig <= 0 || sig > 64 || ct.waits() || unix.Stat(ct.dir, &st) != nil {
+		return
+	}
+	// The last change of the directory is what start has done to it.
+	for end := time.Unix(st.Mtim.Unix()).Add(youth); time.Now().Before(end) && !ct.catches(sig); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// catches reports whether the process has a handler for sig.
+func (ct *container) catches(sig unix.Signal) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", ct.Pid))
+	if err != nil {
+		return true // it has ended
+	}
+	for line := range strings.Lines(string(status)) {
+		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			return err != nil || n&(1<<(sig-1)) != 0
+		}
+	}
+	return true
 }
 
 // delete removes a container that has ended, or that was never started.
@@ -183,12 +218,8 @@ func (c *call) pause() error {
 		return err
 	}
 	defer ct.close()
-	switch st := ct.status(); st {
-	case running, created:
-	case paused:
-		return errors.New("container already paused")
-	default:
-		return fmt.Errorf("container not running or created: %s", st)
+	if st := ct.status(); st != running && st != created {
+		return errNotRunning
 	}
 	return ct.group().Freeze()
 }

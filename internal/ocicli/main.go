@@ -22,14 +22,15 @@ var (
 // Main runs the command line args and returns the process's exit code. args[0]
 // is the program's name as help shows it.
 func Main(args []string) int {
-	c := &call{name: filepath.Base(args[0]), out: os.Stdout, err: os.Stderr}
+	c := &call{argv0: args[0], name: filepath.Base(args[0]), out: os.Stdout, err: os.Stderr}
 	c.log.c = c
 	return c.main(args[1:])
 }
 
 // call is one run of the command line.
 type call struct {
-	name     string // of the program
+	argv0    string
+	name     string // of the program, for help
 	out, err io.Writer
 	log      logger
 	root     string // directory of the containers
@@ -183,11 +184,11 @@ func (c *call) checkArgs() error {
 	n, cmd := len(c.args), c.cmd
 	switch {
 	case cmd.min == cmd.max && n != cmd.min:
-		return fmt.Errorf("%s: %q requires exactly %d argument(s)", c.name, cmd.name, cmd.min)
+		return fmt.Errorf("%s: %q requires exactly %d argument(s)", c.argv0, cmd.name, cmd.min)
 	case n < cmd.min:
-		return fmt.Errorf("%s: %q requires a minimum of %d argument(s)", c.name, cmd.name, cmd.min)
+		return fmt.Errorf("%s: %q requires a minimum of %d argument(s)", c.argv0, cmd.name, cmd.min)
 	case cmd.max >= 0 && n > cmd.max:
-		return fmt.Errorf("%s: %q requires a maximum of %d argument(s)", c.name, cmd.name, cmd.max)
+		return fmt.Errorf("%s: %q requires a maximum of %d argument(s)", c.argv0, cmd.name, cmd.max)
 	}
 	return nil
 }

@@ -7,11 +7,10 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
-// validate refuses what the runtime or the kernel would refuse too, in the words
-// that callers know.
+// validate refuses what package runtime leaves to the kernel, in the words that
+// callers know.
 func (c *call) validate(s *specs.Spec) error {
 	has := map[specs.LinuxNamespaceType]string{}
 	for _, ns := range s.Linux.Namespaces {
@@ -23,26 +22,8 @@ func (c *call) validate(s *specs.Spec) error {
 	own := func(t specs.LinuxNamespaceType) bool { _, ok := has[t]; return ok }
 	l := s.Linux
 	switch {
-	case s.Hostname != "" && !own(specs.UTSNamespace):
-		return errors.New("unable to set hostname without a private UTS namespace")
-	case s.Domainname != "" && !own(specs.UTSNamespace):
-		return errors.New("unable to set domainname without a private UTS namespace")
 	case len(l.MaskedPaths)+len(l.ReadonlyPaths) > 0 && !own(specs.MountNamespace):
 		return errors.New("unable to restrict sys entries without a private MNT namespace")
-	case own(specs.UserNamespace) && has[specs.UserNamespace] == "" && len(l.UIDMappings)+len(l.GIDMappings) == 0:
-		return errors.New("user namespaces enabled, but no namespace path to join nor mappings to apply specified")
-	case !own(specs.UserNamespace) && len(l.UIDMappings)+len(l.GIDMappings) > 0:
-		return errors.New("user namespace mappings specified, but user namespace isn't enabled in the config")
-	case own(specs.TimeNamespace) && has[specs.TimeNamespace] != "" && l.TimeOffsets != nil:
-		return errors.New("time namespace enabled, but both namespace path and time offsets specified -- you may only provide one")
-	case !own(specs.TimeNamespace) && l.TimeOffsets != nil:
-		return errors.New("time namespace offsets specified, but time namespace isn't enabled in the config")
-	case l.IntelRdt != nil && unix.Access("/sys/fs/resctrl/schemata", unix.F_OK) != nil:
-		return errors.New("intelRdt is specified in config, but Intel RDT is not enabled")
-	case len(l.NetDevices) > 0 && !own(specs.NetworkNamespace):
-		return errors.New("unable to move network devices without a NET namespace")
-	case len(l.NetDevices) > 0 && os.Geteuid() != 0:
-		return errors.New("network devices are not supported for rootless containers")
 	case os.Geteuid() != 0 && len(s.Process.User.AdditionalGids) > 0:
 		return errors.New("cannot set any additional groups in a rootless container")
 	case os.Geteuid() != 0 && !own(specs.UserNamespace):

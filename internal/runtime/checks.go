@@ -14,15 +14,13 @@ import (
 // runtimes know.
 func (c *compiler) check() error {
 	l := c.s.Linux
-	newUser, anyUser := c.ns.new&unix.CLONE_NEWUSER != 0, c.ns.has(unix.CLONE_NEWUSER)
+	newUser := c.ns.new&unix.CLONE_NEWUSER != 0
 	mapped := len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0
 	switch {
 	case newUser && !mapped:
 		return invalid("user namespaces enabled, but no namespace path to join nor mappings to apply specified")
 	case newUser && (len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0):
 		return invalid("user namespaces enabled, but only one of uidMappings and gidMappings is specified")
-	case mapped && !anyUser:
-		return invalid("user namespace mappings specified, but user namespace isn't enabled in the config")
 	case c.s.Hostname != "" && !c.ns.has(unix.CLONE_NEWUTS):
 		return invalid("unable to set hostname without a private UTS namespace")
 	case c.s.Domainname != "" && !c.ns.has(unix.CLONE_NEWUTS):

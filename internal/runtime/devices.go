@@ -118,6 +118,9 @@ func (c *compiler) makeDevices(dev program.Arg) {
 		{"/proc/kcore", "core"},
 		{"pts/ptmx", "ptmx"},
 	} {
+		if l[1] == "core" && unix.Access(l[0], unix.F_OK) != nil {
+			continue // CONFIG_PROC_KCORE is off
+		}
 		p.Call(unix.SYS_SYMLINKAT, p.String(l[0]), dev, p.String(l[1])).Ignore(unix.EEXIST)
 	}
 }

@@ -302,7 +302,6 @@ func TestContradictions(t *testing.T) {
 	root := "/"
 	for want, change := range map[string]func(s *specs.Spec){
 		"no namespace path to join nor mappings": func(s *specs.Spec) { addUserNS(s); s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil },
-		"user namespace isn't enabled":           func(s *specs.Spec) { s.Linux.UIDMappings = idRange(0, 0, 1) },
 		"private UTS namespace":                  func(s *specs.Spec) { s.Linux.Namespaces = []specs.LinuxNamespace{{Type: "mount"}} },
 		"time namespace isn't enabled":           func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}} },
 		"without a NET namespace": func(s *specs.Spec) {

@@ -151,7 +151,7 @@ func (c *compiler) fork() {
 	}
 	// A joined pid namespace has processes in it that could see the child; and
 	// see Share for the others.
-	clone.Share = !c.ns.stages && !c.ns.has(unix.CLONE_NEWTIME)
+	clone.Share = !c.ns.stages && !c.ns.has(unix.CLONE_NEWTIME) && !c.tightMemory()
 	c.p.Step(program.Step{Verb: "clone"})
 	c.p.Fork(clone)
 }
@@ -201,6 +201,15 @@ func (c *compiler) awaitJoined(pid int) {
 			return
 		}
 	}
+}
+
+// tightMemory reports whether the child may run out of memory before it has
+// executed its command. The kernel then kills every process that shares the
+// child's memory, which must not be the caller.
+func (c *compiler) tightMemory() bool {
+	const enough = 32 << 20
+	r := c.s.Linux.Resources
+	return r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit >= 0 && *r.Memory.Limit < enough
 }
 
 // unshares reports whether the new namespaces are made by the child: after it

@@ -449,6 +449,7 @@ var ociDefaults = [...]deviceRule{
 	{true, 'c', 5, 0, allAccess},    // tty
 	{true, 'c', 5, 2, allAccess},    // ptmx
 	{true, 'c', 136, -1, allAccess}, // pts
+	{true, 'c', 10, 200, allAccess}, // net/tun
 }
 
 // ociRules returns the device rules of a spec: all is forbidden, then come its

@@ -298,6 +298,7 @@ func enterPIDNS(ns *os.File) (back func(), err error) {
 func (c *Child) follow(untilReady bool) error {
 	var buf [unsafe.Sizeof(message{})]byte
 	var oob [64]byte
+	var failed error
 	var waiting []uint32 // Sync requests of a second child whose pid is not known yet
 	if !c.p.talks {
 		// Nothing the child says needs an answer: one wake-up, at its end.
@@ -319,6 +320,9 @@ func (c *Child) follow(untilReady bool) error {
 			return c.abandon(fmt.Errorf("status socket: %w", err))
 		}
 		if n == 0 {
+			if failed != nil {
+				return c.abandon(failed)
+			}
 			if !c.done {
 				return c.abandon(c.died())
 			}
@@ -327,7 +331,14 @@ func (c *Child) follow(untilReady bool) error {
 		m := (*message)(unsafe.Pointer(&buf))
 		switch m.kind {
 		case msgError:
-			return c.abandon(c.p.callError(int(m.index), syscall.Errno(m.value)))
+			failed = c.p.callError(int(m.index), syscall.Errno(m.value))
+			if c.first == 0 && c.p.recloned(int(m.index)) {
+				// A second child whose number the first one is about to tell. It must
+				// be known to be reaped: while it is not, the first process of its pid
+				// namespace cannot end, which may be one that we wait for.
+				continue
+			}
+			return c.abandon(failed)
 		case msgWarning:
 			c.Warnings = append(c.Warnings, c.p.callError(int(m.index), syscall.Errno(m.value)))
 		case msgFile:
@@ -337,6 +348,9 @@ func (c *Child) follow(untilReady bool) error {
 		case msgPid:
 			if err := c.replacePid(int(m.value)); err != nil {
 				return c.abandon(err)
+			}
+			if failed != nil {
+				return c.abandon(failed)
 			}
 			for _, i := range waiting {
 				if err := c.answer(i); err != nil {
@@ -383,6 +397,16 @@ func (c *Child) ownError(err error) error {
 			return c.p.callError(int(m.index), syscall.Errno(m.value))
 		}
 	}
+}
+
+// recloned reports whether the call i is made by the second child.
+func (p *Program) recloned(i int) bool {
+	for k := range min(i, len(p.ops)) {
+		if p.ops[k].nr == opReclone {
+			return true
+		}
+	}
+	return false
 }
 
 // afterReclone reports whether the i-th Sync is made by the second child.
