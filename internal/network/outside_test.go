@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 func outsideRig(t *testing.T, script string) (s *Store, said func() string) {
 	t.Helper()
 	testenv.Need(t, testenv.Root)
+	runtime.LockOSThread() // whose end the processes it starts do not survive
 	dir := testenv.Dir(t)
 	env := config.Env{Data: dir + "/data", Run: dir + "/run", Rootless: true}
 	if err := env.MakeDirs(); err != nil {

@@ -92,7 +92,6 @@ func (r *rig) startProcess() {
 	}
 	r.helper.ExtraFiles = []*os.File{l}
 	r.helper.Stderr = os.Stderr
-	r.helper.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.helper.Start(); err != nil {
 		r.t.Fatal(err)
 	}
