@@ -208,6 +208,9 @@ func (l *looker) root(m *mountinfo) {
 			r.Upper = v
 		}
 	}
+	// Where there is one layer and nothing to write to, isle adds an empty directory:
+	// overlayfs wants two.
+	r.Layers = slices.DeleteFunc(r.Layers, func(y Layer) bool { return strings.HasPrefix(y.Dir, l.s.Env.Layers()+"/empty") })
 	l.name(r)
 	l.written(r)
 	l.v.Root = r
