@@ -115,7 +115,8 @@ func TestCPUQuota(t *testing.T) {
 		t.Errorf("a process with 0.2 CPUs got %d ms of a second (%v)", got, err)
 	}
 	s, err := g.Stats()
-	if err != nil || s.CPU.Throttled == 0 || s.CPU.ThrottledTime == 0 {
+	// On a busy machine it may never have come to the end of its share.
+	if busy := got < 180; err != nil || s.CPU.Periods == 0 || !busy && (s.CPU.Throttled == 0 || s.CPU.ThrottledTime == 0) {
 		t.Errorf("%+v, %v", s.CPU, err)
 	}
 }
@@ -478,15 +479,18 @@ func TestWeight(t *testing.T) {
 }
 
 func TestKernelIsAskedOnce(t *testing.T) {
-	// An order of magnitude for the start of a container, not a benchmark.
-	begin := time.Now()
+	// An order of magnitude for the start of a container, not a benchmark: the best
+	// of many, since the machine may be busy.
+	best := time.Hour
 	for range 50 {
+		begin := time.Now()
 		if _, err := Detect(); err != nil {
 			t.Fatal(err)
 		}
+		best = min(best, time.Since(begin))
 	}
-	if d := time.Since(begin) / 50; d > 2*time.Millisecond {
-		t.Errorf("Detect takes %v", d)
+	if best > 2*time.Millisecond {
+		t.Errorf("Detect takes %v", best)
 	}
 }
 
