@@ -58,6 +58,7 @@ func commands() []command {
 		{paths: []string{"kill", "container kill"}, group: groupAll, short: "Kill running containers, or send them a signal", usage: "[OPTIONS] CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdKill},
 		{paths: []string{"load", "image load"}, group: groupAll, short: "Load images from a tar archive or standard input", usage: "[OPTIONS]", setup: cmdLoad},
 		{paths: []string{"logs", "container logs"}, group: groupAll, short: "Show the log of a container", usage: "[OPTIONS] CONTAINER", min: 1, max: 1, setup: cmdLogs},
+		{paths: []string{"oci"}, group: groupAll, short: "Run OCI bundles, with the command line of runc", usage: "[OPTIONS] COMMAND [ARG...]", min: 1, max: -1, wordsEndFlags: true, setup: cmdOCI},
 		{paths: []string{"pause", "container pause"}, group: groupAll, short: "Freeze all processes of containers", usage: "CONTAINER [CONTAINER...]", min: 1, max: -1, setup: cmdPause(true)},
 		{paths: []string{"plan"}, group: groupAll, short: "Show the system calls that a run would make, without running", usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", min: 1, max: -1, wordsEndFlags: true, engineExit: 125, setup: cmdPlan},
 		{paths: []string{"rename", "container rename"}, group: groupAll, short: "Give a container another name", usage: "CONTAINER NEW_NAME", min: 2, max: 2, setup: cmdRename},

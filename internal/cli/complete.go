@@ -217,7 +217,7 @@ func argKinds(cmd string) string {
 		"restart": "c", "rm": "c", "start": "c", "stats": "r", "stop": "r", "top": "r-", "unpause": "r", "update": "c", "wait": "r", "container inspect": "c",
 		"create": "i-", "run": "i-", "history": "i", "images": "i", "pull": "i", "push": "i", "rmi": "i", "save": "i", "tag": "i", "image inspect": "i",
 		"network connect": "nc", "network disconnect": "nc", "network inspect": "n", "network rm": "n", "volume inspect": "v", "volume rm": "v", "volume export": "v", "volume import": "v-",
-		"plan": "i-", "explain": "c", "why": "r-",
+		"plan": "i-", "explain": "c", "why": "r-", "oci": "-",
 	}
 	return kinds[cmd]
 }

@@ -46,7 +46,7 @@ func commands() []command {
 		{names: "lsm-mount-context", help: "SELinux context of mounts to restore with"},
 	}
 	return []command{
-		{name: "checkpoint", short: "Write a running container to files (with criu)", usage: idUsage, flags: criu, min: 1, max: 1, run: (*call).checkpoint},
+		{name: "checkpoint", short: "Write a running container to files (not supported yet)", usage: idUsage, flags: criu, min: 1, max: 1, run: (*call).checkpoint},
 		{
 			name: "create", short: "Create a container", usage: idUsage, min: 1, max: 1, failed: "runc create", run: (*call).create,
 			long:  "Makes all of the container but for its command, which start executes.",
@@ -103,7 +103,7 @@ func commands() []command {
 			flags: []flag{{names: "format f", help: "table or json", def: "table"}},
 		},
 		{
-			name: "restore", short: "Bring a container back from files (with criu)", usage: idUsage, min: 1, max: 1, run: (*call).restore,
+			name: "restore", short: "Bring a container back from files (not supported yet)", usage: idUsage, min: 1, max: 1, run: (*call).restore,
 			flags: append([]flag{bundle, console, pidFile, detach, noReaper, noPivot}, criu...),
 		},
 		{name: "resume", short: "Let a frozen container go on", usage: idUsage, min: 1, max: 1, run: (*call).resume},

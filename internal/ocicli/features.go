@@ -2,7 +2,6 @@ package ocicli
 
 import (
 	"encoding/json"
-	"os/exec"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
@@ -43,7 +42,7 @@ func (c *call) features() error {
 		},
 		Annotations: map[string]string{
 			"io.github.isle-engine.version":              engine.Version,
-			"org.opencontainers.runc.checkpoint.enabled": checkpointEnabled(),
+			"org.opencontainers.runc.checkpoint.enabled": "false",
 		},
 		PotentiallyUnsafeConfigAnnotations: []string{"bundle", "org.systemd.property.", "org.criu.config", "run.oci.keep_original_groups"},
 	}
@@ -56,13 +55,6 @@ func seccompFlags() []string {
 	return []string{
 		"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 	}
-}
-
-func checkpointEnabled() string {
-	if _, err := exec.LookPath("criu"); err != nil {
-		return "false"
-	}
-	return "true"
 }
 
 // mountOptions are those that are not a file system's own.
