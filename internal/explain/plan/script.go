@@ -215,8 +215,9 @@ func (s *script) writeMap(kind string, maps []specs.LinuxIDMapping) {
 // cgroups makes the groups and returns their names as the shell has them.
 func (s *script) cgroups() []string {
 	f := &s.p.in.Facts
-	id := s.p.in.Record.ID
 	var groups []string
+	id := s.p.in.Record.ID
+	f = s.byHand(f, id)
 	add := func(dir string) {
 		g := `"` + strings.Replace(dir, "isle-"+id, "isle-$name", 1) + `"`
 		if !slices.Contains(groups, g) {
@@ -234,6 +235,11 @@ func (s *script) cgroups() []string {
 	}
 	s.line("")
 	s.line("# Limits: a cgroup for all of its processes together.")
+	if !s.p.Rootless && len(f.Cgroup.V1) == 0 && len(f.Writes) > 0 {
+		// isle asks systemd for a place; by hand it is below the root, where the
+		// controllers only have to be handed on.
+		s.line(`for c in memory pids cpu cpuset io; do echo +$c >%s/cgroup.subtree_control 2>/dev/null || :; done`, v2root)
+	}
 	for _, g := range groups {
 		s.line("mkdir %s", g)
 	}
@@ -267,6 +273,24 @@ func (s *script) cgroups() []string {
 		}
 	}
 	return groups
+}
+
+// v2root is where every distribution mounts the one hierarchy.
+const v2root = "/sys/fs/cgroup"
+
+// byHand are the facts with the group of a machine that has cgroup v2 only below
+// the root of the hierarchy, for root: isle's own place is systemd's to give.
+func (s *script) byHand(f *Facts, id string) *Facts {
+	if s.p.Rootless || len(f.Cgroup.V1) > 0 || len(f.Writes) == 0 || !strings.HasPrefix(f.Cgroup.V2, v2root+"/") {
+		return f
+	}
+	own := *f
+	own.Cgroup.V2 = v2root + "/isle-" + id
+	own.Writes = slices.Clone(f.Writes)
+	for i := range own.Writes {
+		own.Writes[i].File = own.Cgroup.V2 + strings.TrimPrefix(f.Writes[i].File, f.Cgroup.V2)
+	}
+	return &own
 }
 
 // bridge is the network of a container on a bridge, for root.

@@ -39,6 +39,10 @@ func (h *Host) Preview(r Request) (Paths, []Write) {
 	if d := place(""); h.v2mount != "" && d != "" {
 		p.V2 = string(d)
 		limited := slices.ContainsFunc(needs(r.Resources, false), func(n need) bool { return !h.isV1(n.controller) })
+		if own, err := h.ownIn(""); err == nil && limited && booted() && !r.Rootless && r.Parent == "" && own.dir != own.mount && own.dir.base() != callers {
+			// systemd gives root a scope for all containers (sharedScope).
+			p.V2 = string(own.mount.join(sharedSlice).join(sharedUnit).join(prefix + r.Name))
+		}
 		if own, err := h.ownIn(""); err == nil && !limited && r.Parent == "" && (unix.Access(string(d.up()), unix.W_OK) != nil || mayJoin(own.dir, d.up()) != nil) {
 			p.V2 = "" // without limits it is not worth a failure
 		}
