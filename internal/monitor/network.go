@@ -88,6 +88,7 @@ func (m *monitor) helperDied() {
 func (m *monitor) restoreFilter() {
 	m.resumeNetwork()
 	_ = m.net.Restore()
+	m.set(timerShrink, shrinkAfter) // what this took of memory is for the moment
 }
 
 // watchFile tells when the packet filter has lost rules.
