@@ -168,7 +168,7 @@ func (c *call) setup() error {
 			return errors.New("Option --root argument should not be set to /") //nolint:staticcheck // callers know it so
 		}
 		c.root = root
-	} else if strings.HasPrefix(c.root, os.Getenv("XDG_RUNTIME_DIR")+"/") {
+	} else if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && strings.HasPrefix(c.root, dir+"/") {
 		// The sticky bit says: do not clean this up (XDG Base Directory Specification).
 		if err := os.MkdirAll(c.root, 0o700); err != nil {
 			return err
