@@ -531,7 +531,7 @@ func (s *script) devices() {
 		s.line("[ -e %s ] || mknod -m %03o %s %s %d %d", dst, n.mode, dst, n.typ, n.maj, n.min)
 	}
 	s.line("ln -s /proc/self/fd dev/fd; ln -s /proc/self/fd/0 dev/stdin; ln -s /proc/self/fd/1 dev/stdout")
-	s.line("ln -s /proc/self/fd/2 dev/stderr; ln -s /proc/kcore dev/core; ln -s pts/ptmx dev/ptmx")
+	s.line("ln -s /proc/self/fd/2 dev/stderr; ln -s pts/ptmx dev/ptmx; [ ! -e /proc/kcore ] || ln -s /proc/kcore dev/core")
 }
 
 func (s *script) limits() {
