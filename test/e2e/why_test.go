@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"bytes"
+	"debug/elf"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,6 +108,9 @@ func newRefuser(t *testing.T) (*host, string) {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if f, err := elf.NewFile(bytes.NewReader(self)); err != nil || slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		t.Fatal("this test's binary needs a loader, which the container has not: test with CGO_ENABLED=0, as make does")
 	}
 	exe := filepath.Join(h.dir, "refuse")
 	if err := os.WriteFile(exe, self, 0o755); err != nil {
