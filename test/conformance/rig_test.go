@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -284,7 +285,31 @@ func normal(text string) string {
 		if strings.HasPrefix(line, "limit Max open files 1024 ") || openFiles.MatchString(line) {
 			line = "limit Max open files"
 		}
+		if hex, ok := strings.CutPrefix(line, "status SigIgn:\t"); ok {
+			line = "status SigIgn:\t" + withoutInherited(hex)
+		}
 		out = append(out, line)
 	}
 	return strings.Join(out, "\n")
+}
+
+// withoutInherited takes those signals out of a set that this process was itself
+// born to ignore: runc passes them on, isle does not.
+func withoutInherited(hex string) string {
+	set, err := strconv.ParseUint(hex, 16, 64)
+	if err != nil {
+		return hex
+	}
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return hex
+	}
+	for line := range strings.Lines(string(data)) {
+		if own, ok := strings.CutPrefix(strings.TrimSpace(line), "SigIgn:\t"); ok {
+			if n, err := strconv.ParseUint(own, 16, 64); err == nil {
+				set &^= n
+			}
+		}
+	}
+	return strconv.FormatUint(set, 16)
 }
