@@ -16,6 +16,7 @@ import (
 	"github.com/isle-engine/isle/internal/container"
 	"github.com/isle-engine/isle/internal/errs"
 	"github.com/isle-engine/isle/internal/linux/cgroup"
+	"github.com/isle-engine/isle/internal/linux/program"
 	"github.com/isle-engine/isle/internal/linux/tty"
 	"github.com/isle-engine/isle/internal/monitor"
 	"github.com/isle-engine/isle/internal/monitor/inside"
@@ -60,7 +61,7 @@ func (e *Engine) exec(c *Container, cfg *container.ExecConfig, streams *IO, trac
 	notRunning := func() error { return errs.New(errs.Conflict, "container %s is not running", c.ID) }
 	pr, filter, err := inside.Process(e.env, &c.Record, c.State.Pid, cfg)
 	if err != nil {
-		if dead(c.State.Pid, init) { // meanwhile: its files in /proc are gone, or nobody's
+		if dead(c.State.Pid, init, 0) { // meanwhile: its files in /proc are gone, or nobody's
 			return nil, notRunning()
 		}
 		return nil, err
@@ -80,7 +81,11 @@ func (e *Engine) exec(c *Container, cfg *container.ExecConfig, streams *IO, trac
 	if err != nil {
 		s.abort()
 		if errs.ExitCode(err) == errs.ExitEngine { // as Docker: the process could not be made
-			if dead(c.State.Pid, init) {
+			patience := 200 * time.Millisecond
+			if _, killed := errors.AsType[*program.KilledError](err); killed { // with the container, most likely
+				patience = 5 * time.Second
+			}
+			if dead(c.State.Pid, init, patience) {
 				return nil, notRunning()
 			}
 			err = errs.WithExit(err, errs.ExitNotExecutable)
@@ -91,16 +96,16 @@ func (e *Engine) exec(c *Container, cfg *container.ExecConfig, streams *IO, trac
 	return s, nil
 }
 
-// dead reports whether the process of a pidfd has ended (pidfd_open(2)), or is
-// about to: the first process of a pid namespace that is killed takes the others
+// dead reports whether the process of a pidfd has ended (pidfd_open(2)), or does
+// within patience: the first process of a pid namespace that is killed takes the others
 // along before it is seen to have ended (zap_pid_ns_processes).
-func dead(pid int, pidfd *os.File) bool {
+func dead(pid int, pidfd *os.File, patience time.Duration) bool {
 	// One that is on its way out has no root any more (exit_fs).
 	if _, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/root"); errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
 		return true
 	}
 	fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 200)
+	n, err := unix.Poll(fds, int(patience.Milliseconds()))
 	return err == nil && n == 1
 }
 

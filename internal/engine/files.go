@@ -49,12 +49,10 @@ const (
 const workFiles = "files"
 
 // files does w with in and out as its streams. A container that does not run may
-// be removed meanwhile; then that is the error.
+// be removed meanwhile; then that is the error, also where all went well: a
+// removal begins with the record, so files may have been missing.
 func (e *Engine) files(w fileWork, in, out *os.File) error {
 	err := e.workOn(w, in, out)
-	if err == nil {
-		return nil
-	}
 	if _, gone := os.Lstat(filepath.Join(e.env.Container(w.ID), state.RecordFile)); errors.Is(gone, os.ErrNotExist) {
 		return errs.New(errs.NotFound, "No such container: %s", w.ID)
 	}

@@ -19,7 +19,9 @@ import (
 func (e *Engine) load(id string) (*Container, error) {
 	dir := e.env.Container(id)
 	c := &Container{Dir: dir}
-	if err := state.ReadRecord(dir, &c.Record); err != nil {
+	if err := state.ReadRecord(dir, &c.Record); errors.Is(err, errs.NotFound) {
+		return nil, errs.New(errs.NotFound, "No such container: %s", id) // removed since its name was looked up
+	} else if err != nil {
 		return nil, err
 	}
 	c.LogPath = log.Path(dir, id, c.Config.LogDriver)

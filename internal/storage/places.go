@@ -26,10 +26,11 @@ func (s *Store) makePlaces() error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
-	stage, err := os.MkdirTemp(s.dir, stagePrefix)
+	stage, lock, err := makeStage(s.dir, "", 0o700)
 	if err != nil {
 		return err
 	}
+	defer lock.Close()
 	defer os.RemoveAll(stage) //nolint:errcheck // renamed away, or left to Sweep
 	// By chmod: what the caller's umask takes away a container would miss.
 	if err := os.Chmod(stage, 0o755); err != nil {

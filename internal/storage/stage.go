@@ -120,18 +120,27 @@ func (s *Store) Stage(ctx context.Context, diffID string, tar io.Reader) (_ *Sta
 
 // newStage makes the temporary directory and takes its lock.
 func (s *Store) newStage(h string) (*Staged, error) {
+	p, d, err := makeStage(s.dir, h[:16]+"-", 0o700)
+	if err != nil {
+		return nil, err
+	}
+	return &Staged{s: s, path: p, dir: d}, nil
+}
+
+// makeStage makes a temporary directory in dir and takes its lock, which keeps
+// sweepers away.
+func makeStage(dir, name string, mode os.FileMode) (path string, lock *os.File, err error) {
 	for try := 0; ; try++ {
-		p := filepath.Join(s.dir, stagePrefix+h[:16]+"-"+random())
-		if err := os.Mkdir(p, 0o700); err != nil {
-			return nil, err
+		path = filepath.Join(dir, stagePrefix+name+random())
+		if err = os.Mkdir(path, mode); err != nil {
+			return "", nil, err
 		}
-		d, err := lockDir(p)
-		if err == nil {
-			return &Staged{s: s, path: p, dir: d}, nil
+		if lock, err = lockDir(path); err == nil {
+			return path, lock, nil
 		}
 		// A sweeper saw it before we had the lock.
 		if try == 10 {
-			return nil, err
+			return "", nil, err
 		}
 	}
 }

@@ -138,12 +138,8 @@ func (v *Volumes) Create(name string, labels, opts map[string]string) (Volume, e
 		return Volume{}, subject(err)
 	}
 	_, _ = v.Sweep() // what others left who were killed; the next one tries again
-	tmp := filepath.Join(v.dir, stagePrefix+random())
 	// 0711: others cannot list, but a container's users pass to what is theirs.
-	if err := os.Mkdir(tmp, 0o711); err != nil {
-		return Volume{}, subject(err)
-	}
-	lock, err := lockDir(tmp)
+	tmp, lock, err := makeStage(v.dir, "", 0o711)
 	if err != nil {
 		return Volume{}, subject(err)
 	}

@@ -2,7 +2,6 @@ package attacks
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -74,11 +73,9 @@ func (a *attempt) awaitLog(c, word string) {
 // host open at a descriptor that execve keeps.
 func (a *attempt) leaking(fd int, dir string, words ...string) result {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	n := strconv.Itoa(fd)
 	script := `exec ` + n + `<"$1"; shift; exec "$@"`
-	return a.finish(ctx, a.command(ctx, nil, "/bin/bash", append([]string{"-c", script, "sh", dir, a.path}, words...)...))
+	return a.program(nil, "/bin/bash", append([]string{"-c", script, "sh", dir, a.path}, words...)...)
 }
 
 func leaked(a *attempt) {

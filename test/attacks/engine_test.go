@@ -1,20 +1,17 @@
 package attacks
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/isle-engine/isle/internal/testenv"
+	"github.com/isle-engine/isle/test/host"
 )
 
 // varEngine names the program under attack; isle of this tree without it.
@@ -22,11 +19,10 @@ const varEngine = "ENGINE"
 
 // engine is a container engine with Docker's command line.
 type engine struct {
+	*host.Host
 	t    *testing.T
 	dir  string // everything of this test
 	path string // of the program, its own copy for isle
-	isle bool
-	env  []string
 	base string // the layer with busybox and probe, an archive
 }
 
@@ -36,13 +32,13 @@ type engine struct {
 func newEngine(t *testing.T, binaries string, env ...string) *engine {
 	t.Helper()
 	testenv.Need(t, testenv.Busybox)
-	e := &engine{t: t, dir: testenv.Dir(t)}
+	e := &engine{t: t}
 	if other := os.Getenv(varEngine); other != "" && binaries == "" {
 		path, err := exec.LookPath(other)
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.path, e.env = path, os.Environ()
+		e.Host, e.path = &host.Host{T: t, Dir: testenv.Dir(t), Env: os.Environ()}, path
 		t.Cleanup(func() {
 			if ids := strings.Fields(e.call("ps", "-aq", "--filter", "label=isle.attack="+e.label()).out); len(ids) > 0 {
 				e.call(append([]string{"rm", "-f"}, ids...)...)
@@ -52,41 +48,20 @@ func newEngine(t *testing.T, binaries string, env ...string) *engine {
 		if binaries == "" {
 			binaries = testenv.Bin(t)
 		}
-		e.isle = true
-		testenv.NoLeaks(t, e.dir)
 		// A copy, where the attacks may try to write it.
+		bin := testenv.Dir(t)
 		for _, name := range []string{"isle", "isled"} {
-			copyFile(t, filepath.Join(binaries, name), filepath.Join(e.dir, "bin", name))
+			copyFile(t, filepath.Join(binaries, name), filepath.Join(bin, name))
 		}
-		e.path = filepath.Join(e.dir, "bin/isle")
-		e.env = append([]string{
-			"PATH=" + e.dir + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			"HOME=" + e.dir, "ISLE_ROOT=" + e.dir + "/d", "ISLE_RUNROOT=" + e.dir + "/r",
-		}, env...)
-		t.Cleanup(e.removeAll)
+		e.Host, e.path = host.New(t, bin, env...), filepath.Join(bin, "isle")
 	}
+	e.dir = e.Dir
 	e.base = baseLayer(t, e.dir)
 	return e
 }
 
 // label tells this test's containers from others of the same engine.
 func (e *engine) label() string { return filepath.Base(e.dir) }
-
-// removeAll removes the containers and the holder of the user's namespace.
-func (e *engine) removeAll() {
-	if ids := strings.Fields(e.call("ps", "-aq").out); len(ids) > 0 {
-		if r := e.call(append([]string{"rm", "-f", "-v"}, ids...)...); r.code != 0 {
-			e.t.Errorf("remove all containers: %s", r)
-		}
-	}
-	pids, err := testenv.Processes("isle-holder", e.dir)
-	if err != nil {
-		e.t.Error(err)
-	}
-	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-}
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
@@ -118,43 +93,20 @@ type result struct {
 
 func (r result) String() string { return fmt.Sprintf("exit code %d: %s%s", r.code, r.out, r.err) }
 
-// patience bounds one command of the engine.
-const patience = 2 * time.Minute
-
 // call runs the engine with these words.
 func (e *engine) call(words ...string) result { return e.input(nil, words...) }
 
 // input is call with a standard input.
 func (e *engine) input(in io.Reader, words ...string) result {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return e.finish(ctx, e.command(ctx, in, e.path, words...))
+	return e.program(in, e.path, words...)
 }
 
-// command prepares a program in the engine's environment.
-func (e *engine) command(ctx context.Context, in io.Reader, path string, words ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, path, words...)
-	cmd.Env, cmd.Dir, cmd.Stdin = e.env, e.dir, in
-	cmd.WaitDelay = 10 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	return cmd
-}
-
-func (e *engine) finish(ctx context.Context, cmd *exec.Cmd) result {
+// program runs any program in the engine's environment.
+func (e *engine) program(in io.Reader, path string, words ...string) result {
 	e.t.Helper()
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		e.t.Fatalf("%q: %v", cmd.Args, err)
-	}
-	if ctx.Err() != nil {
-		e.t.Fatalf("%q: still running after %v\n%s%s", cmd.Args, patience, out.String(), errOut.String())
-	}
-	return result{out.String(), errOut.String(), cmd.ProcessState.ExitCode()}
+	r := e.Run(in, path, words...)
+	return result{r.Out, r.Err, r.Code}
 }
 
 // attempt is one try of one attack.

@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,15 +9,16 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/isle-engine/isle/internal/testenv"
+	alone "github.com/isle-engine/isle/test/host"
 )
 
 // host is one user's isle with directories of its own.
 type host struct {
+	*alone.Host
 	t   *testing.T
 	dir string
 	env []string
@@ -30,28 +29,16 @@ type host struct {
 // left of it.
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{t: t, dir: testenv.Dir(t)}
-	testenv.NoLeaks(t, h.dir)
-	for _, d := range []string{"home", "config/isle"} {
-		if err := os.MkdirAll(filepath.Join(h.dir, d), 0o700); err != nil {
-			t.Fatal(err)
-		}
+	h := &host{Host: alone.New(t, "", "REG="+os.Getenv(varRegistry), "TZ=UTC"), t: t}
+	if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
+		h.Env = append(h.Env, "XDG_RUNTIME_DIR="+run)
 	}
+	h.dir, h.env = h.Dir, h.Env
 	conf := "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n"
 	if addr := os.Getenv(varRegistry); addr != "" {
 		conf += "[[registry.mirror]]\nlocation = \"" + addr + "\"\ninsecure = true\n"
 	}
-	h.write("config/isle/registries.conf", conf)
-	h.env = []string{
-		"PATH=" + testenv.Bin(t) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=" + filepath.Join(h.dir, "home"), "XDG_CONFIG_HOME=" + filepath.Join(h.dir, "config"),
-		"ISLE_ROOT=" + filepath.Join(h.dir, "d"), "ISLE_RUNROOT=" + filepath.Join(h.dir, "r"),
-		"LANG=C.UTF-8", "USER=" + os.Getenv("USER"), "REG=" + os.Getenv(varRegistry), "TZ=UTC",
-	}
-	if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
-		h.env = append(h.env, "XDG_RUNTIME_DIR="+run)
-	}
-	t.Cleanup(h.removeAll)
+	h.write("home/.config/isle/registries.conf", conf)
 	return h
 }
 
@@ -59,21 +46,6 @@ func (h *host) write(name, data string) {
 	h.t.Helper()
 	if err := os.WriteFile(filepath.Join(h.dir, name), []byte(data), 0o600); err != nil {
 		h.t.Fatal(err)
-	}
-}
-
-// removeAll removes every container, so that what then remains is a leak.
-func (h *host) removeAll() {
-	h.t.Helper()
-	// A user's namespace and its holder stay for the next container, by design.
-	defer func() {
-		for _, pid := range h.processes("isle-holder") {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}()
-	r := h.run("ids=$(isle ps -aq); [ -z \"$ids\" ] || isle rm -f $ids")
-	if r.code != 0 {
-		h.t.Errorf("remove all containers: exit code %d: %s", r.code, r.stderr)
 	}
 }
 
@@ -97,21 +69,11 @@ func (h *host) command(ctx context.Context, words ...string) *exec.Cmd {
 	if len(words) == 1 {
 		words = []string{"/bin/bash", "-c", words[0]}
 	}
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	for _, kv := range h.env {
-		// Look up isle where the test's PATH leads.
-		if p, ok := strings.CutPrefix(kv, "PATH="); ok && !filepath.IsAbs(words[0]) {
-			dir, _, _ := strings.Cut(p, ":")
-			cmd.Path, cmd.Err = filepath.Join(dir, words[0]), nil
-		}
+	path := words[0]
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(h.Bin, path)
 	}
-	cmd.Env, cmd.Dir = h.env, h.dir
-	// A container that kept our pipes would hang Wait: that is a bug to report.
-	cmd.WaitDelay = 10 * time.Second
-	// A command that hangs goes with all it has started in the foreground.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	return cmd
+	return h.Command(ctx, path, words[1:]...)
 }
 
 // run runs a line for the shell, or the words of a command, and waits.
@@ -119,18 +81,8 @@ func (h *host) run(words ...string) result {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := h.command(ctx, words...)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		h.t.Fatalf("%q: %v", words, err)
-	}
-	if ctx.Err() != nil {
-		h.t.Fatalf("%q: still running after two minutes\n%s%s", words, out.String(), errOut.String())
-	}
-	return result{out.String(), errOut.String(), cmd.ProcessState.ExitCode()}
+	r := h.Finish(ctx, h.command(ctx, words...))
+	return result{r.Out, r.Err, r.Code}
 }
 
 // ok is run for a command that must succeed; it returns its trimmed output.

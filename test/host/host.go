@@ -100,26 +100,40 @@ func (h *Host) OK(words ...string) string {
 	return strings.TrimSpace(r.Out)
 }
 
-// Run runs a program in the host's environment and waits. One that hangs fails
-// the test and goes with all that it has started in the foreground.
+// Run runs a program in the host's environment and waits.
 func (h *Host) Run(in io.Reader, path string, words ...string) Result {
 	h.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	cmd := h.Command(ctx, path, words...)
+	cmd.Stdin = in
+	return h.Finish(ctx, cmd)
+}
+
+// Command prepares a program in the host's environment. When ctx ends it goes with
+// all that it has started in the foreground.
+func (h *Host) Command(ctx context.Context, path string, words ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, words...)
-	cmd.Env, cmd.Dir, cmd.Stdin = h.Env, h.Dir, in
+	cmd.Env, cmd.Dir = h.Env, h.Dir
+	// A container that kept our pipes would hang Wait: that is a bug to report.
 	cmd.WaitDelay = 10 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}
+
+// Finish runs what Command has prepared and waits; one that hangs fails the test.
+func (h *Host) Finish(ctx context.Context, cmd *exec.Cmd) Result {
+	h.T.Helper()
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		h.T.Fatalf("%s %q: %v", path, words, err)
+		h.T.Fatalf("%q: %v", cmd.Args, err)
 	}
 	if ctx.Err() != nil {
-		h.T.Fatalf("%s %q: still running after %v\n%s%s", path, words, patience, out.String(), errOut.String())
+		h.T.Fatalf("%q: still running when its time was over\n%s%s", cmd.Args, out.String(), errOut.String())
 	}
 	return Result{out.String(), errOut.String(), cmd.ProcessState.ExitCode()}
 }

@@ -530,6 +530,14 @@ func (c *Child) ended() error {
 	return nil
 }
 
+// KilledError is the error for a child that a signal ended before its program was
+// at its end.
+type KilledError struct{ Signal unix.Signal }
+
+func (e *KilledError) Error() string {
+	return fmt.Sprintf("child: killed by signal %d (%s) before its program was at its end", e.Signal, e.Signal)
+}
+
 // died is the error for a child that ended without a word: somebody killed it,
 // or the kernel did for want of memory.
 func (c *Child) died() error {
@@ -537,7 +545,7 @@ func (c *Child) died() error {
 	_, err := unix.Wait4(c.Pid, &ws, unix.WALL, nil)
 	c.Pid = 0
 	if err == nil && ws.Signaled() {
-		return fmt.Errorf("child: killed by signal %d (%s) before its program was at its end", ws.Signal(), ws.Signal())
+		return &KilledError{ws.Signal()}
 	}
 	return errors.New("child: ended before its program was at its end")
 }
