@@ -53,6 +53,9 @@ const workFiles = "files"
 // removal begins with the record, so files may have been missing.
 func (e *Engine) files(w fileWork, in, out *os.File) error {
 	err := e.workOn(w, in, out)
+	if w.Op == filesVolumeIn || w.Op == filesVolumeOut { // ID is a volume's name
+		return err
+	}
 	if _, gone := os.Lstat(filepath.Join(e.env.Container(w.ID), state.RecordFile)); errors.Is(gone, os.ErrNotExist) {
 		return errs.New(errs.NotFound, "No such container: %s", w.ID)
 	}
