@@ -88,8 +88,11 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (id st
 	_ = r.Close() // a packer that still writes gets EPIPE
 	if perr := <-packed; perr != nil {
 		// An archive that was cut off may have become an image.
+		// Unless somebody else has the same one, under a name.
 		if err == nil {
-			_, err = e.RemoveImage(ctx, res.ID, true, false)
+			if img, ierr := e.images.Inspect(res.ID); ierr == nil && len(img.Tags) == 0 {
+				_, err = e.RemoveImage(ctx, res.ID, false, false)
+			}
 		}
 		if errs.KindOf(perr) == errs.NotFound {
 			return "", perr // the archive is empty for that reason
